@@ -1,0 +1,1 @@
+"""Recurrent PPO trading agents, trained end to end on the device."""

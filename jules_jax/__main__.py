@@ -1,0 +1,12 @@
+"""`python -m jules_jax` lists the commands."""
+
+COMMANDS = {
+    "train": "train a recurrent agent on simulated paths or on your own bars",
+    "evaluate": "replay a trained agent on fresh paths or held-out sessions",
+}
+
+if __name__ == "__main__":
+    print("jules_jax: recurrent PPO trading agents, trained end to end on the device\n")
+    for name, text in COMMANDS.items():
+        print(f"  python -m jules_jax.{name:<10} {text}")
+    print("\nEach takes --help.")

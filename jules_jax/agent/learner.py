@@ -1,0 +1,343 @@
+"""The learner: one compiled, donated update, the same program on one device or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jules_jax import config
+from jules_jax.agent import lstm, network, ppo, rollout
+from jules_jax.errors import InputError
+
+LANE = "lane"
+"""The mesh axis that lanes are spread over."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that changes in training: saved whole, it resumes bit for bit.
+
+    `lanes` is spread over the devices, the rest is a copy on each. `key` never changes: the draws
+    of an update come from `fold_in(key, update)`.
+    """
+
+    params: network.Params
+    opt_state: optax.OptState
+    lanes: rollout.Lanes
+    key: jax.Array
+    update: jax.Array  # int32, updates done
+
+
+SPECS = TrainState(
+    params=PartitionSpec(),  # type: ignore[arg-type]
+    opt_state=PartitionSpec(),
+    lanes=PartitionSpec(LANE),  # type: ignore[arg-type]
+    key=PartitionSpec(),  # type: ignore[arg-type]
+    update=PartitionSpec(),  # type: ignore[arg-type]
+)
+
+
+class Learner:
+    """Recurrent PPO on an environment: `init`, then `update` again and again.
+
+    `devices` defaults to `settings.devices` of those available (0: all). Raises `InputError`
+    where lanes, minibatches, shuffle groups and devices do not divide, or where a rollout is
+    longer than an episode.
+    """
+
+    def __init__(
+        self,
+        env: rollout.Environment,
+        settings: config.Config,
+        *,
+        step_metrics: rollout.StepMetrics | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        devices = available_devices(settings.devices) if devices is None else devices
+        self.env = env
+        self.settings = settings
+        self.step_metrics = step_metrics
+        self.mesh = Mesh(list(devices), (LANE,))
+        self.shuffle_groups = shuffle_groups(settings, len(devices))
+        self.optimizer = optax.chain(
+            optax.clip_by_global_norm(settings.ppo.max_grad_norm),
+            optax.scale_by_adam(eps=settings.ppo.adam_eps),
+        )
+        replicated = PartitionSpec()
+        self._init = jax.jit(
+            jax.shard_map(
+                self._init_shard, mesh=self.mesh, in_specs=replicated, out_specs=SPECS
+            )
+        )
+        self._update = jax.jit(
+            jax.shard_map(
+                self._update_shard,
+                mesh=self.mesh,
+                in_specs=(SPECS, replicated),
+                out_specs=(SPECS, replicated),
+            ),
+            donate_argnums=0,
+        )
+        self._run_update: Callable[..., tuple[TrainState, dict[str, jax.Array]]] = self._update
+
+    def replicate(self, tree: Any) -> Any:
+        """Copy a pytree (environment parameters) to every device, once instead of each update."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def init(self, key: jax.Array, env_params: Any) -> TrainState:
+        """New weights, and every lane at a fresh start.
+
+        Where the environment has `with_time(state, time)` each lane's clock is set uniform in
+        [0, max_steps_in_episode), so that lanes do not end together; that first partial episode is
+        left out of the episode metrics.
+        """
+        return self._init(key, env_params)
+
+    def compile(self, state: TrainState, env_params: Any) -> int:
+        """Compile `update` for these shapes; returns the bytes it works in, by XLA's estimate."""
+        compiled = self._update.lower(state, env_params).compile()
+        self._run_update = compiled
+        memory = compiled.memory_analysis()
+        if memory is None:
+            return 0
+        return int(memory.temp_size_in_bytes + memory.output_size_in_bytes)
+
+    def update(
+        self, state: TrainState, env_params: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One rollout and `n_epochs` passes over it; `state` is donated: use the one returned.
+
+        Metrics are float32 scalars over all lanes and devices. `train/*`: Stable-Baselines3's
+        names, means over minibatches, but `train/ratio_deviation` (max|ratio − 1|) and
+        `train/learning_rate` of the first; `train/grad_norm` is before clipping. `rollout/`
+        `reward_sum`, `reward_var` over steps; `ep_rew_sum`, `ep_len_sum` over `episodes` finished
+        whole episodes. The caller's step metrics `x`: `step_sum/x`, `episode_sum/x`.
+        """
+        return self._run_update(state, env_params)
+
+    def _lane_ids(self) -> jax.Array:
+        """Global ids `[N / D]` of this device's lanes."""
+        lanes = self.settings.num_envs // self.mesh.size
+        return lax.axis_index(LANE) * lanes + jnp.arange(lanes)
+
+    def _init_shard(self, key: jax.Array, env_params: Any) -> TrainState:
+        key, key_params, key_lanes = jax.random.split(key, 3)
+        obs, _ = jax.eval_shape(self.env.reset, key, env_params)
+        params = network.init(
+            key_params, self.settings.network, obs.shape[-1], self.env.num_actions
+        )
+        lanes = rollout.start(
+            params,
+            self.env,
+            env_params,
+            key=key_lanes,
+            lane_ids=self._lane_ids(),
+            max_steps_in_episode=self.settings.max_steps_in_episode,
+            step_metrics=self.step_metrics,
+        )
+        return TrainState(params, self.optimizer.init(params), lanes, key, jnp.int32(0))
+
+    def _update_shard(
+        self, state: TrainState, env_params: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """An update as one device sees it: its own lanes, reductions over `LANE`."""
+        ppo_settings = self.settings.ppo
+        key_rollout, key_shuffle = jax.random.split(jax.random.fold_in(state.key, state.update))
+        lanes, steps, v_next, totals = rollout.collect(
+            state.params,
+            state.lanes,
+            self.env,
+            env_params,
+            n_steps=ppo_settings.n_steps,
+            key=key_rollout,
+            lane_ids=self._lane_ids(),
+            step_metrics=self.step_metrics,
+            precision=self.settings.network.matmul_precision,
+        )
+        advantage = ppo.gae(
+            steps.reward,
+            steps.value,
+            v_next,
+            steps.terminated,
+            steps.truncated,
+            ppo_settings.gamma,
+            ppo_settings.gae_lambda,
+        )
+        batch = ppo.Batch(
+            obs=steps.obs,
+            first=steps.first,
+            action=steps.action,
+            log_prob=steps.log_prob,
+            advantage=advantage,
+            target=advantage + steps.value,
+        )
+        learned, stats = self._learn(state, batch, key_shuffle)
+        metrics = stats | _rollout_metrics(steps, batch, totals)
+        metrics["train/clip_range"] = jnp.float32(ppo_settings.clip_range)
+        return replace(learned, lanes=lanes, update=state.update + 1), metrics
+
+    def _learn(
+        self, state: TrainState, batch: ppo.Batch, key: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """All optimizer steps of an update, on a rollout that began with `state.lanes.carry`."""
+        minibatches = self._minibatches(key)
+        steps = len(minibatches)
+
+        def body(
+            weights: tuple[network.Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
+        ) -> tuple[tuple[network.Params, optax.OptState], dict[str, jax.Array]]:
+            params, opt_state = weights
+            step, lanes = inputs
+            carry = jax.tree.map(lambda leaf: leaf[lanes], state.lanes.carry)
+            minibatch = jax.tree.map(lambda leaf: leaf[:, lanes], batch)
+            grads, stats = self._gradient(params, carry, minibatch)
+            learning_rate = learning_rate_at(step, self.settings)
+            updates, opt_state = self.optimizer.update(grads, opt_state)
+            updates = jax.tree.map(lambda leaf: -learning_rate * leaf, updates)
+            stats |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate}
+            return (optax.apply_updates(params, updates), opt_state), stats
+
+        counter = state.update * steps + jnp.arange(steps)
+        weights = (state.params, state.opt_state)
+        (params, opt_state), stats = lax.scan(body, weights, (counter, minibatches))
+        of_first = ("ratio_deviation", "learning_rate")
+        metrics = {
+            f"train/{name}": values[0] if name in of_first else jnp.mean(values)
+            for name, values in stats.items()
+        }
+        return replace(state, params=params, opt_state=opt_state), metrics
+
+    def _gradient(
+        self, params: network.Params, carry: lstm.Carry, minibatch: ppo.Batch
+    ) -> tuple[network.Params, dict[str, jax.Array]]:
+        """Gradient of the loss over the lanes of all devices, and its statistics."""
+
+        def mean_loss(params: network.Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+            loss, stats = ppo.loss(
+                params,
+                carry,
+                minibatch,
+                self.settings.ppo,
+                axis_name=LANE,
+                precision=self.settings.network.matmul_precision,
+            )
+            # The mean belongs inside: shard_map sums the gradients of replicated weights itself.
+            return lax.pmean(loss, LANE), stats
+
+        grads, stats = jax.grad(mean_loss, has_aux=True)(params)
+        deviation = lax.pmax(stats.pop("ratio_deviation"), LANE)
+        return grads, lax.pmean(stats, LANE) | {"ratio_deviation": deviation}
+
+    def _minibatches(self, key: jax.Array) -> jax.Array:
+        """This device's lanes in each optimizer step, `[n_epochs · num_minibatches, N / (D · M)]`.
+
+        Groups of neighbouring lanes are shuffled within themselves, and minibatch m is the m-th
+        slice of every group: no lane changes device, and which lanes meet in a minibatch does not
+        depend on the number of devices.
+        """
+        settings = self.settings.ppo
+        groups = self.shuffle_groups // self.mesh.size
+        lanes = self.settings.num_envs // self.shuffle_groups
+        local = jnp.arange(groups)
+        group_ids = lax.axis_index(LANE) * groups + local
+
+        def epoch(key: jax.Array) -> jax.Array:
+            permute = partial(jax.random.permutation, x=lanes)
+            order = jax.vmap(permute)(rollout.lane_keys(key, group_ids)) + lanes * local[:, None]
+            slices = order.reshape(groups, settings.num_minibatches, -1)
+            return jnp.swapaxes(slices, 0, 1).reshape(settings.num_minibatches, -1)
+
+        epochs = jax.vmap(epoch)(jax.random.split(key, settings.n_epochs))
+        return epochs.reshape(settings.n_epochs * settings.num_minibatches, -1)
+
+
+def _rollout_metrics(
+    steps: rollout.Transitions, batch: ppo.Batch, totals: rollout.Totals
+) -> dict[str, jax.Array]:
+    """Metrics of a rollout, over the lanes of all devices."""
+    sums = jax.tree.map(lambda leaf: lax.psum(jnp.sum(leaf), LANE), totals)
+    _, unexplained = ppo.moments(batch.target - steps.value, LANE)
+    _, variance = ppo.moments(batch.target, LANE)
+    explained = 1.0 - unexplained / jnp.where(variance > 0, variance, jnp.inf)
+    own = {"rew", "len"}
+    return {
+        "train/explained_variance": jnp.where(variance > 0, explained, 0.0),
+        "rollout/reward_sum": sums.steps["rew"],
+        "rollout/reward_var": ppo.moments(steps.reward, LANE)[1],
+        "rollout/ep_rew_sum": sums.episodes["rew"],
+        "rollout/ep_len_sum": sums.episodes["len"],
+        "rollout/episodes": sums.num_episodes,
+        **{f"step_sum/{name}": total for name, total in sums.steps.items() if name not in own},
+        **{
+            f"episode_sum/{name}": total
+            for name, total in sums.episodes.items()
+            if name not in own
+        },
+    }
+
+
+def learning_rate_at(step: jax.Array, settings: config.Config) -> jax.Array:
+    """Adam's step size at optimizer step `step` (int32, from 0), float32.
+
+    Linear from `learning_rate` to `learning_rate_end` over all optimizer steps of the run;
+    constant where `learning_rate_end` is negative.
+    """
+    rate = jnp.float32(settings.ppo.learning_rate)
+    if settings.ppo.learning_rate_end < 0:
+        return rate
+    updates = num_updates(settings)
+    last = updates * settings.ppo.n_epochs * settings.ppo.num_minibatches - 1
+    share = jnp.minimum(step / max(last, 1), 1.0)
+    return rate + (settings.ppo.learning_rate_end - rate) * share
+
+
+def num_updates(settings: config.Config) -> int:
+    """Whole updates that `total_timesteps` environment steps take, rounded up."""
+    return -(-settings.total_timesteps // (settings.num_envs * settings.ppo.n_steps))
+
+
+def available_devices(count: int) -> list[jax.Device]:
+    """The first `count` devices, all for 0; raises `InputError` where there are fewer."""
+    devices = jax.devices()
+    if not 0 <= count <= len(devices):
+        raise InputError(f"devices: found {count}, expected 0 (all) to {len(devices)}.")
+    return devices[: count or None]
+
+
+def shuffle_groups(settings: config.Config, num_devices: int) -> int:
+    """Groups G of lanes that are shuffled among themselves: `ppo.shuffle_groups`, or the default.
+
+    The default is the largest of 8, 4, 2 and 1 that divides the lanes of a minibatch; it never
+    depends on the devices. Raises `InputError` where the settings do not divide.
+    """
+    lanes, minibatches = settings.num_envs, settings.ppo.num_minibatches
+    if lanes < 1:
+        raise InputError(f"num_envs: found {lanes}, expected at least 1.")
+    if not 1 <= settings.ppo.n_steps <= settings.max_steps_in_episode:
+        raise InputError(
+            f"ppo.n_steps: found {settings.ppo.n_steps}, expected 1 to max_steps_in_episode, "
+            f"{settings.max_steps_in_episode}."
+        )
+    if minibatches < 1 or lanes % minibatches:
+        raise InputError(
+            f"ppo.num_minibatches: found {minibatches}, expected a divisor of num_envs, {lanes}."
+        )
+    lanes_each = lanes // minibatches
+    groups = settings.ppo.shuffle_groups
+    if groups == 0:
+        groups = next(size for size in (8, 4, 2, 1) if lanes_each % size == 0)
+    if groups < 1 or lanes_each % groups or groups % num_devices:
+        raise InputError(
+            f"ppo.shuffle_groups: found {groups}, expected a multiple of the number of devices, "
+            f"{num_devices}, that divides the lanes of a minibatch, {lanes_each}."
+        )
+    return groups

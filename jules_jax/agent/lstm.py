@@ -1,0 +1,91 @@
+"""A long short-term memory cell whose carry an episode's first step zeroes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+GATES = 4
+"""Blocks of H columns in every kernel, in this order: input, forget, candidate, output."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LSTM:
+    """Weights of one LSTM (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000)."""
+
+    input_kernel: jax.Array  # [I, 4H]
+    recurrent_kernel: jax.Array  # [H, 4H]
+    bias: jax.Array  # [4H]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Carry:
+    """What an LSTM remembers from one step to the next, `[N, H]` float32 each."""
+
+    hidden: jax.Array
+    cell: jax.Array
+
+
+def init(key: jax.Array, num_inputs: int, hidden_size: int) -> LSTM:
+    """Weights with every gate's kernels orthogonal (gain 1) and a forget-gate bias of +1.
+
+    The bias keeps the memory open at the start (Jozefowicz et al. 2015, section 2.2).
+    """
+    key_input, key_recurrent = jax.random.split(key)
+    forget = jnp.arange(GATES * hidden_size) // hidden_size == 1
+    return LSTM(
+        input_kernel=_orthogonal_per_gate(key_input, num_inputs, hidden_size),
+        recurrent_kernel=_orthogonal_per_gate(key_recurrent, hidden_size, hidden_size),
+        bias=forget.astype(jnp.float32),
+    )
+
+
+def _orthogonal_per_gate(key: jax.Array, rows: int, columns: int) -> jax.Array:
+    draw = partial(jax.nn.initializers.orthogonal(1.0), shape=(rows, columns))
+    kernels = jax.vmap(draw)(jax.random.split(key, GATES))
+    return jnp.concatenate(list(kernels), axis=1)
+
+
+def step(
+    params: LSTM, carry: Carry, x: jax.Array, first: jax.Array
+) -> tuple[Carry, jax.Array]:
+    """One step on inputs `x` `[N, I]`; returns the new carry and its hidden state `[N, H]`.
+
+    Where `first` `[N]` (bool) is true the carry is zeroed *before* the step.
+    """
+    carry = _recur(params, carry, _project(params, x), first)
+    return carry, carry.hidden
+
+
+def sequence(
+    params: LSTM, carry: Carry, x: jax.Array, first: jax.Array
+) -> tuple[Carry, jax.Array]:
+    """`step` over time: `x` `[T, N, I]` and `first` `[T, N]` give the last carry and `[T, N, H]`.
+
+    The projection of all inputs is one matrix product outside the recurrence.
+    """
+
+    def body(carry: Carry, inputs: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        carry = _recur(params, carry, *inputs)
+        return carry, carry.hidden
+
+    return lax.scan(body, carry, (_project(params, x), first))
+
+
+def _project(params: LSTM, x: jax.Array) -> jax.Array:
+    return x @ params.input_kernel + params.bias
+
+
+def _recur(params: LSTM, carry: Carry, projected: jax.Array, first: jax.Array) -> Carry:
+    hidden = jnp.where(first[:, None], 0.0, carry.hidden)
+    cell = jnp.where(first[:, None], 0.0, carry.cell)
+    gates = projected + hidden @ params.recurrent_kernel
+    admit, keep, candidate, emit = jnp.split(gates, GATES, axis=-1)
+    cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(admit) * jnp.tanh(candidate)
+    return Carry(hidden=jax.nn.sigmoid(emit) * jnp.tanh(cell), cell=cell)

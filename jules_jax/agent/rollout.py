@@ -1,0 +1,259 @@
+"""Acting: T steps of N lanes in one scan, and the values that close every sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jules_jax.agent import lstm, network, ppo
+
+Metrics = dict[str, jax.Array]
+StepMetrics = Callable[[dict[str, Any], jax.Array, jax.Array], Metrics]
+"""Pure `(info, action, logits [A]) -> {name: float32 scalar}` of one lane's step; only sums of its
+values leave the device."""
+
+
+class Environment(Protocol):
+    """The gymnax 1.0 contract, for one lane; a step that ends an episode returns a reset one.
+
+    An environment may also have `with_time(state, time) -> state`, which sets a state's clock.
+    """
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions A."""
+
+    def reset(self, key: jax.Array, params: Any, /) -> tuple[jax.Array, Any]:
+        """Start an episode: observation `[O]` and state."""
+
+    def step(
+        self, key: jax.Array, state: Any, action: jax.Array, params: Any, /
+    ) -> tuple[jax.Array, Any, jax.Array, jax.Array, jax.Array, dict[str, Any]]:
+        """Observation, state, reward, terminated, truncated, info with `final_observation`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Lanes:
+    """The parallel episodes between two rollouts; every leaf has the lane axis first."""
+
+    env_state: Any
+    obs: jax.Array  # [N, O]
+    first: jax.Array  # [N] bool, obs is the first of an episode
+    carry: lstm.Carry  # [N, 2, H]
+    whole: jax.Array  # [N] bool, the running episode counts in the episode metrics
+    episode: Metrics  # [N] each, sums over the running episode
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Transitions:
+    """A rollout, `[T, N]` each."""
+
+    obs: jax.Array  # [T, N, O], what the action was chosen on
+    action: jax.Array  # int32
+    log_prob: jax.Array
+    value: jax.Array
+    reward: jax.Array
+    first: jax.Array  # bool, obs is the first of an episode
+    terminated: jax.Array  # bool, the step ended the episode; nothing follows
+    truncated: jax.Array  # bool, the step met the time limit
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Totals:
+    """Sums over a rollout, `[N]` float32 each: over all steps, and over whole finished episodes.
+
+    Names are `rew`, `len` and those of the caller's step metrics.
+    """
+
+    steps: Metrics
+    episodes: Metrics
+    num_episodes: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Final:
+    """What follows a lane's truncated step, kept until the scan ends."""
+
+    obs: jax.Array  # [N, O]
+    carry: lstm.Carry  # [N, H], the critic's, after the truncated step
+
+
+def start(
+    params: network.Params,
+    env: Environment,
+    env_params: Any,
+    *,
+    key: jax.Array,
+    lane_ids: jax.Array,
+    max_steps_in_episode: int,
+    step_metrics: StepMetrics | None = None,
+) -> Lanes:
+    """Lanes at a fresh start, `[N]`, lane `lane_ids[i]` from its own draws.
+
+    Where the environment has `with_time` each lane's clock is set uniform in
+    [0, max_steps_in_episode), so that lanes do not end together; such a first partial episode is
+    left out of the episode totals.
+    """
+    keys = jax.vmap(jax.random.split)(lane_keys(key, lane_ids))
+    obs, env_state = jax.vmap(env.reset, in_axes=(0, None))(keys[:, 0], env_params)
+    with_time = getattr(env, "with_time", None)
+    if with_time is not None:
+        draw = partial(jax.random.randint, shape=(), minval=0, maxval=max_steps_in_episode)
+        env_state = jax.vmap(with_time)(env_state, jax.vmap(draw)(keys[:, 1]))
+    n = len(lane_ids)
+
+    def step(key: jax.Array, state: Any) -> Metrics:
+        action, logits = jnp.int32(0), jnp.zeros(env.num_actions, jnp.float32)
+        _, _, reward, _, _, info = env.step(key, state, action, env_params)
+        return _measure(reward, info, action, logits, step_metrics)
+
+    measured = jax.eval_shape(jax.vmap(step), keys[:, 0], env_state)
+    lanes = Lanes(
+        env_state=env_state,
+        obs=obs,
+        first=jnp.ones(n, bool),
+        carry=network.initial_carry(params, n),
+        whole=jnp.full(n, with_time is None),
+        episode=jax.tree.map(lambda leaf: jnp.zeros(n, leaf.dtype), measured),
+    )
+    # An update compiles once only if what it is given has the types that it returns.
+    return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype), lanes)
+
+
+def _measure(
+    reward: jax.Array,
+    info: dict[str, Any],
+    action: jax.Array,
+    logits: jax.Array,
+    step_metrics: StepMetrics | None,
+) -> Metrics:
+    """Everything summed over steps and episodes, for one lane: float32 scalars by name."""
+    metrics = {} if step_metrics is None else step_metrics(info, action, logits)
+    metrics = {"rew": reward, "len": jnp.ones_like(reward)} | metrics
+    return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+
+def collect(
+    params: network.Params,
+    lanes: Lanes,
+    env: Environment,
+    env_params: Any,
+    *,
+    n_steps: int,
+    key: jax.Array,
+    lane_ids: jax.Array,
+    step_metrics: StepMetrics | None = None,
+    precision: str = "default",
+) -> tuple[Lanes, Transitions, jax.Array, Totals]:
+    """Act for `n_steps` = T steps; returns the lanes, transitions, `v_next` `[T, N]` and totals.
+
+    `v_next[t]` values the state that step t led to: the final observation after the step's own
+    carry where the episode was truncated, else the next value of the rollout. Since n_steps is at
+    most the episode's length a lane truncates at most once, so those values and the bootstrap at
+    the end are one batched critic call after the scan. The draws of lane `lane_ids[i]` `[N]` at
+    step t depend on key, t and its id only, not on how lanes are spread over devices.
+    """
+
+    def act(
+        key_lane: jax.Array, env_state: Any, logits: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, ...], Metrics]:
+        key_action, key_env = jax.random.split(key_lane)
+        action = jax.random.categorical(key_action, logits).astype(jnp.int32)
+        outcome = env.step(key_env, env_state, action, env_params)
+        return action, outcome, _measure(outcome[2], outcome[5], action, logits, step_metrics)
+
+    def body(
+        state: tuple[Lanes, _Final, Totals], t: jax.Array
+    ) -> tuple[tuple[Lanes, _Final, Totals], Transitions]:
+        lanes, final, totals = state
+        carry, logits, value = network.apply_step(
+            params, lanes.carry, lanes.obs, lanes.first, precision=precision
+        )
+        keys = lane_keys(jax.random.fold_in(key, t), lane_ids)
+        action, outcome, measured = jax.vmap(act)(keys, lanes.env_state, logits)
+        obs, env_state, reward, terminated, truncated, info = outcome
+        transition = Transitions(
+            obs=lanes.obs,
+            action=action,
+            log_prob=ppo.log_prob_of(jax.nn.log_softmax(logits), action),
+            value=value,
+            reward=reward.astype(jnp.float32),
+            first=lanes.first,
+            terminated=terminated,
+            truncated=truncated,
+        )
+        reached = _Final(info["final_observation"], network.critic_carry(carry))
+        final = _select(truncated, reached, final)
+        done = terminated | truncated
+        episode = jax.tree.map(jnp.add, lanes.episode, measured)
+        totals = _add(totals, measured, episode, done & lanes.whole)
+        lanes = Lanes(
+            env_state=env_state,
+            obs=obs,
+            first=done,
+            carry=carry,
+            whole=lanes.whole | done,
+            episode=_select(done, jax.tree.map(jnp.zeros_like, episode), episode),
+        )
+        return (lanes, final, totals), transition
+
+    start = (lanes, _no_final(lanes), _no_totals(lanes))
+    (lanes, final, totals), transitions = lax.scan(body, start, jnp.arange(n_steps))
+    v_next = _next_values(params, lanes, final, transitions, precision)
+    return lanes, transitions, v_next, totals
+
+
+def lane_keys(key: jax.Array, lane_ids: jax.Array) -> jax.Array:
+    """One key per lane, `[N]`, from a shared key and the lanes' global ids."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, lane_ids)
+
+
+def _next_values(
+    params: network.Params, lanes: Lanes, final: _Final, rollout: Transitions, precision: str
+) -> jax.Array:
+    """`v_next` `[T, N]`: truncated steps and the rollout's end are valued in one critic call."""
+    last = _Final(lanes.obs, network.critic_carry(lanes.carry))
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), final, last)
+    # A final observation belongs to the episode it ends: its carry is never zeroed.
+    first = jnp.concatenate([jnp.zeros_like(lanes.first), lanes.first])
+    value = network.critic_value(params, both.carry, both.obs, first, precision=precision)
+    v_final, v_last = jnp.split(value, 2)
+    following = jnp.concatenate([rollout.value[1:], v_last[None]])
+    return jnp.where(rollout.truncated, v_final, following)
+
+
+def _no_final(lanes: Lanes) -> _Final:
+    return jax.tree.map(jnp.zeros_like, _Final(lanes.obs, network.critic_carry(lanes.carry)))
+
+
+def _no_totals(lanes: Lanes) -> Totals:
+    zeros = jax.tree.map(jnp.zeros_like, lanes.episode)
+    return Totals(steps=zeros, episodes=zeros, num_episodes=zeros["len"])
+
+
+def _add(totals: Totals, step: Metrics, episode: Metrics, finished: jax.Array) -> Totals:
+    ended = jax.tree.map(lambda total: jnp.where(finished, total, 0.0), episode)
+    return Totals(
+        steps=jax.tree.map(jnp.add, totals.steps, step),
+        episodes=jax.tree.map(jnp.add, totals.episodes, ended),
+        num_episodes=totals.num_episodes + finished,
+    )
+
+
+def _select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
+    """Leaf by leaf, `on_true` in the lanes where `condition` `[N]`, else `on_false`."""
+
+    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, on_true, on_false)

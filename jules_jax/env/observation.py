@@ -1,0 +1,40 @@
+"""Observation: eight market entries of the decision bar and four of the account."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jules_jax.env import safeguards
+from jules_jax.env.params import EnvParams
+from jules_jax.env.transition import EnvState
+from jules_jax.market.table import Row
+
+NUM_OBSERVATIONS = 12
+OBSERVATION_LIMIT = 5.0
+"""Observation entries are clipped to ± this."""
+READY_COOLDOWN = 0.25
+"""Observed size of the last order's direction once its cooldown is over."""
+
+
+def observe(state: EnvState, row: Row, params: EnvParams) -> jax.Array:
+    """Observation `[12]` at the close of `row`, the bar of `state`; entries as in the docs' table."""
+    holding, limits = state.holding, params.safeguards
+    bars = jnp.sqrt(jnp.maximum(holding.bars_held, 1).astype(jnp.float32))
+    entry = jnp.where(holding.position == 0, row.close, holding.average_entry_price)
+    side = jnp.sign(holding.position).astype(jnp.float32)
+    open_pnl = side * jnp.log(row.close / entry) / (row.sigma * bars)
+    depth = safeguards.drawdown(holding.equity, state.risk.equity_peak) / limits.soft_dd_pct
+    fraction = state.cooldown_left / max(limits.trade_cooldown_steps - 1, 1)
+    cooldown = state.habits.last_direction * (READY_COOLDOWN + (1 - READY_COOLDOWN) * fraction)
+    largest = jnp.maximum(holding.lot, 1) * params.account.max_position_lots
+    own = jnp.stack(
+        [
+            open_pnl,
+            jnp.where(state.risk.locked, -depth, depth),
+            cooldown.astype(jnp.float32),
+            holding.position.astype(jnp.float32) / largest.astype(jnp.float32),
+        ]
+    )
+    limit = OBSERVATION_LIMIT
+    return jnp.concatenate([row.market, jnp.clip(own, -limit, limit)])

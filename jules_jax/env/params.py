@@ -1,0 +1,62 @@
+"""The environment's parameters: sections of `config.py` as pytrees of float32 arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jules_jax.config import Account, Config, Fills, Reward, Safeguards
+from jules_jax.market.table import MarketData
+
+Section = TypeVar("Section", Account, Fills, Safeguards, Reward)
+
+
+def _register(section: type[Any]) -> None:
+    """Floats are leaves, so that they can be vmapped; counts, windows and switches are metadata."""
+    fields = dataclasses.fields(section)
+    leaves = [f.name for f in fields if f.type == "float"]
+    metadata = [f.name for f in fields if f.type != "float"]
+    jax.tree_util.register_dataclass(section, data_fields=leaves, meta_fields=metadata)
+
+
+for _section in (Account, Fills, Safeguards, Reward):
+    _register(_section)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EnvParams:
+    """Everything an episode depends on besides its actions (gymnax's `params`).
+
+    `progress` in [0, 1] is the share of training done; evaluation uses 1.
+    """
+
+    market: MarketData
+    account: Account
+    fills: Fills
+    safeguards: Safeguards
+    reward: Reward
+    progress: jax.Array
+    max_steps_in_episode: int = field(default=1000, metadata={"static": True})
+
+
+def cast_section(section: Section) -> Section:
+    """The section with its floats as float32 arrays of shape `[]`."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), section)
+
+
+def make_params(config: Config, market: MarketData, *, progress: float = 1.0) -> EnvParams:
+    """Parameters of the environment for a resolved config and its market data."""
+    return EnvParams(
+        market=market,
+        account=cast_section(config.account),
+        fills=cast_section(config.fills),
+        safeguards=cast_section(config.safeguards),
+        reward=cast_section(config.reward),
+        progress=jnp.asarray(progress, jnp.float32),
+        max_steps_in_episode=config.max_steps_in_episode,
+    )

@@ -1,0 +1,74 @@
+"""`python -m jules_jax.evaluate`: what a trained agent earns on prices it has not seen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jules_jax import errors, flags
+
+if TYPE_CHECKING:
+    from jules_jax.evaluation.comparison import Comparison
+
+SUMMARY = (
+    "Plays whole episodes of a checkpoint's policy, greedy and sampled, beside a random and a flat "
+    "one: on fresh simulated paths, or on the held-out sessions of a file. Parameters come from "
+    "the checkpoint's own config; flags change them."
+)
+OPTIONS = {
+    "checkpoint": "checkpoint directory, such as checkpoints/NAME (required)",
+    "split": "validation or test: which held-out sessions of a file (default validation)",
+    "episodes": "episodes to play (default 1024)",
+}
+
+
+def _number(text: str | None, default: int, name: str) -> int:
+    try:
+        value = default if text is None else int(float(text))
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise errors.InputError(f"--{name} is {text!r}, expected a whole number of at least 1")
+    return value
+
+
+def main() -> None:
+    """The command."""
+    parsed = flags.parse(
+        sys.argv[1:],
+        program="jules_jax.evaluate",
+        summary=SUMMARY,
+        options=OPTIONS,
+        base=lambda extras: _config_file(extras["checkpoint"]),
+    )
+    split = parsed.extras["split"] or "validation"
+    if split not in ("validation", "test"):
+        raise errors.InputError(f"--split is {split!r}, expected validation or test")
+    episodes = _number(parsed.extras["episodes"], 1024, "episodes")
+    began = time.monotonic()
+    from jules_jax.evaluation import comparison  # imports JAX, which --help must not wait for
+    from jules_jax.training import checkpoints, loop
+
+    loop.use_compilation_cache()
+    path = checkpoints.find(Path(parsed.extras["checkpoint"]))
+    params = checkpoints.load_params(path, parsed.config)
+    result: Comparison = comparison.compare(parsed.config, params, split=split, episodes=episodes)
+    print(f"checkpoint  {path}")
+    print("\n".join(result.notes))
+    print(f"\n{comparison.table(result)}\n")
+    print(f"{time.monotonic() - began:.0f} s, start-up included")
+
+
+def _config_file(checkpoint: str | None) -> Path:
+    """The resolved config that was saved with a checkpoint, as a file."""
+    if checkpoint is None:
+        raise errors.InputError("--checkpoint is missing, expected a checkpoint directory")
+    from jules_jax.training import run_files
+
+    return run_files.config_of(Path(checkpoint))
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

@@ -1,0 +1,131 @@
+"""Backtest: whole episodes of a policy, all lanes at once, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jules_jax.agent.policy import Policy
+from jules_jax.env.metrics import step_metrics
+from jules_jax.env.observation import observe
+from jules_jax.env.params import EnvParams
+from jules_jax.env.transition import EnvState, initial_state, transition
+from jules_jax.market.table import read_row
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where episodes begin: `row`, `symbol` and `cluster`, `[N]` int32 each.
+
+    Episodes of one cluster see the same prices (in part), so they count as one observation in
+    standard errors.
+    """
+
+    row: np.ndarray
+    symbol: np.ndarray
+    cluster: np.ndarray
+
+
+def one_per_stretch(episodes: np.ndarray, count: int, seed: int) -> Starts:
+    """`count` episodes, going round the stretches `[I, 3]`, each at a uniform start in its own."""
+    stretch = np.arange(count) % len(episodes)
+    symbol, first, last = episodes[stretch].T
+    draws = np.random.default_rng(seed).random(count)
+    row = first + np.floor(draws * (last - first + 1)).astype(np.int64)
+    return Starts(row.astype(np.int32), symbol.astype(np.int32), stretch.astype(np.int32))
+
+
+def without_overlap(episodes: np.ndarray, count: int, max_steps: int) -> Starts:
+    """Episodes one after the other in every stretch, repeated (other draws) until `count`.
+
+    On recorded bars there are only so many disjoint episodes; each is a cluster.
+    """
+    pairs = [
+        (row, symbol)
+        for symbol, first, last in episodes
+        for row in range(int(first), int(last) + 1, max_steps)
+    ]
+    cluster = np.arange(max(count, len(pairs))) % len(pairs)
+    row, symbol = np.asarray(pairs, np.int32)[cluster].T
+    return Starts(row, symbol, cluster.astype(np.int32))
+
+
+def run_episodes(
+    policy: Policy, policy_params: Any, env_params: EnvParams, starts: Starts, key: jax.Array
+) -> dict[str, np.ndarray]:
+    """Plays one episode from every start; returns `[N]` arrays by name.
+
+    `reward`, `length`, `max_drawdown`, `final_equity` and the sums over the episode of
+    `env.metrics.step_metrics`. Steps after a termination count for nothing.
+    """
+    rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
+    totals = _run(policy, policy_params, env_params, rows, symbols, key)
+    return {name: np.asarray(values) for name, values in totals.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    key: jax.Array,
+) -> dict[str, jax.Array]:
+    lanes = rows.shape[0]
+
+    def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:
+        row = read_row(env_params.market.rows, row_index)
+        state = initial_state(row, row_index, symbol, env_params)
+        return state, observe(state, row, env_params)
+
+    def step(
+        state: EnvState, action: jax.Array
+    ) -> tuple[EnvState, jax.Array, jax.Array, dict[str, jax.Array]]:
+        row = read_row(env_params.market.rows, state.row + 1)
+        state, record = transition(state, row, action, env_params)
+        measured = {
+            "reward": record.reward,
+            "length": jnp.ones_like(record.reward),
+            **step_metrics(record),
+        }
+        levels = {"max_drawdown": record.drawdown, "final_equity": record.equity}
+        return state, observe(state, row, env_params), record.terminated, (measured, levels)
+
+    def body(loop: Any, t: jax.Array) -> tuple[Any, None]:
+        state, obs, first, carry, over, sums, deepest, equity = loop
+        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
+        carry, action = policy.act(policy_params, keys, carry, obs, first)
+        state, obs, terminated, (measured, levels) = jax.vmap(step)(state, action)
+        sums = jax.tree.map(lambda a, b: a + jnp.where(over, 0.0, b), sums, measured)
+        deepest = jnp.where(over, deepest, jnp.maximum(deepest, levels["max_drawdown"]))
+        equity = jnp.where(over, equity, levels["final_equity"])
+        over = over | terminated
+        return (state, obs, jnp.zeros_like(first), carry, over, sums, deepest, equity), None
+
+    states, obs = jax.vmap(start)(rows, symbols)
+    shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[3][0]
+    sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    carry = policy.initial_carry(policy_params, lanes)
+    zero, no = jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, bool)
+    loop = (states, obs, ~no, carry, no, sums, zero, jnp.ones_like(zero))
+    loop, _ = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    *_, sums, deepest, equity = loop
+    return {**sums, "max_drawdown": deepest, "final_equity": equity}
+
+
+def mean_and_error(values: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
+    """Mean over episodes and its standard error, from the means of the clusters.
+
+    The error is NaN with fewer than two clusters.
+    """
+    _, index = np.unique(cluster, return_inverse=True)
+    means = np.bincount(index, values) / np.bincount(index)
+    error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+    return float(values.mean()), float(error)

@@ -1,0 +1,221 @@
+"""Command lines: flags of every parameter of `config.py`, and of the command that asks.
+
+`--num-envs 2048`, `--ppo.learning-rate=3e-4`, `--preset null`; hyphens and underscores are the
+same, and a parameter whose name is unique over the tree needs no section. Standard library only:
+`--help` must not wait for JAX.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jules_jax import config as configuration
+from jules_jax.config import PARAMETERS, SECTIONS, Config, Layer, Setting
+from jules_jax.errors import InputError
+
+SOURCE = "on the command line"
+
+COMMON = (
+    "num_envs",
+    "total_timesteps",
+    "seed",
+    "name",
+    "devices",
+    "runs_dir",
+    "checkpoint_dir",
+    "market.data",
+    "market.timezone",
+    "market.bar_label",
+    "simulator.preset",
+    "account.position_size_pct",
+    "fills.bid_ask_spread_bps",
+    "fills.fee_bps",
+    "safeguards.terminate_on_hard",
+    "reward.reward_scaling",
+    "ppo.n_steps",
+    "ppo.n_epochs",
+    "ppo.num_minibatches",
+    "ppo.learning_rate",
+    "ppo.ent_coef",
+)
+"""The parameters that `--help` shows."""
+
+OPTIONS = {"config": "YAML file of parameters; flags override it"}
+SWITCHES = {
+    "help": "show the common flags and exit",
+    "help_all": "show every flag and exit",
+    "print_config": "print the resolved configuration as YAML and exit",
+}
+"""Flags of every command that are not parameters."""
+
+WIDTH = 100
+"""Columns of the help."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A resolved config, and the command's own flags.
+
+    `extras` has every switch (a bool) and option (text, or None where it was not given) of the
+    command, with underscores in the names: `extras["dry_run"]`.
+    """
+
+    config: Config
+    extras: Mapping[str, Any]
+
+
+def parse(
+    argv: Sequence[str],
+    *,
+    program: str,
+    summary: str,
+    switches: Iterable[str] | Mapping[str, str] = (),
+    options: Mapping[str, str] | None = None,
+    base: Callable[[Mapping[str, Any]], Layer] = lambda extras: {},
+) -> Parsed:
+    """The config and the command's own flags that `argv` (without the program's name) asks for.
+
+    `switches` (names, or names to sentences for `--help`) are flags without a value, `options`
+    (names to sentences) flags with one. `base` maps the extras to settings that rank below
+    `--config`, such as `read_dict` of the config in the checkpoint a command was given.
+
+    `--help`, `--help-all` and `--print-config` print and raise `SystemExit(0)`. Raises
+    `InputError` naming flag, value found and value expected.
+    """
+    given = switches if isinstance(switches, Mapping) else dict.fromkeys(switches, "")
+    own_switches = {_underscored(name): text for name, text in given.items()} | SWITCHES
+    own_options = {_underscored(name): text for name, text in (options or {}).items()} | OPTIONS
+    if {"--help", "-h", "--help-all"} & set(argv):
+        own = {f"{name} VALUE": text for name, text in own_options.items()} | own_switches
+        _print_and_exit(help_text(program, summary, own, everything="--help-all" in argv))
+
+    layer, extras = _read(argv, own_switches, own_options)
+    file = configuration.read_yaml(extras["config"]) if extras["config"] is not None else {}
+    resolved = configuration.resolve(base(extras), file, layer)
+    if extras["print_config"]:
+        _print_and_exit(configuration.to_yaml(resolved))
+    shared = OPTIONS | SWITCHES
+    return Parsed(resolved, {name: extras[name] for name in extras if name not in shared})
+
+
+def _underscored(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _print_and_exit(text: str) -> None:
+    print(text, end="")
+    raise SystemExit(0)
+
+
+def _read(
+    argv: Sequence[str], switches: Mapping[str, str], options: Mapping[str, str]
+) -> tuple[Layer, dict[str, Any]]:
+    """The parameters and the command's own flags of `argv`; of a repeated flag the last counts."""
+    layer: Layer = {}
+    extras: dict[str, Any] = dict.fromkeys(switches, False) | dict.fromkeys(options)
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        if not word.startswith("--") or word == "--":
+            raise InputError(
+                f"unexpected {word!r} {SOURCE}, expected a flag such as --num-envs 2048"
+            )
+        name, equals, value = word[2:].partition("=")
+        key = _underscored(name)
+        if key in switches:
+            if equals:
+                raise InputError(f"--{name} {SOURCE} is {value!r}, expected no value")
+            extras[key] = True
+            continue
+        if key not in options:
+            key = configuration.find_key(name, SOURCE, also=(*options, *switches))
+        if not equals:
+            value = _next_value(name, key, words)
+        if key in options:
+            extras[key] = value
+        else:
+            layer[key] = Setting(value, SOURCE)
+    return layer, extras
+
+
+def _next_value(name: str, key: str, words: deque[str]) -> str:
+    """The word after a flag; a true-or-false parameter may do without."""
+    is_bool = key in PARAMETERS and PARAMETERS[key].type == "bool"
+    if is_bool and not (words and words[0].lower() in ("true", "false")):
+        return "true"
+    if not words or words[0].startswith("--"):
+        allowed = PARAMETERS[key].metadata["allowed"] if key in PARAMETERS else "one"
+        raise InputError(f"--{name} {SOURCE} has no value, expected {allowed}")
+    return words.popleft()
+
+
+def help_text(program: str, summary: str, own: Mapping[str, str], *, everything: bool) -> str:
+    """What `--help` prints, or `--help-all` (`everything`); `own` are the command's own flags."""
+    lines = [
+        f"usage: python -m {program} [--flag value]...",
+        "",
+        *textwrap.wrap(summary, WIDTH),
+        "",
+    ]
+    lines += [_entry(name, text) for name, text in own.items()]
+    if everything:
+        lines += ["", "A flag may be given with its section, such as --ppo.n-steps 64."]
+        lines += _section("", Config)
+        for name, kind in SECTIONS.items():
+            lines += _section(name, kind)
+    else:
+        lines += ["", "common parameters [and their defaults]"]
+        lines += [_entry(_short_name(key), _sentence(key)) for key in COMMON]
+        lines += [
+            "",
+            f"{len(PARAMETERS) - len(COMMON)} more parameters: python -m {program} --help-all",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: str, kind: type[Any]) -> list[str]:
+    """A section of `--help-all`: its name, what it is, and its flags with what they allow."""
+    keys = [key for key in PARAMETERS if key.rpartition(".")[0] == section]
+    title = f"{section}: {(kind.__doc__ or '').splitlines()[0]}" if section else "The run."
+    return ["", title, *(_entry(_short_name(key), _sentence(key, allowed=True)) for key in keys)]
+
+
+def _short_name(key: str) -> str:
+    """The shortest name that means `key`."""
+    leaf = key.rpartition(".")[2]
+    unique = sum(other.rpartition(".")[2] == leaf for other in PARAMETERS) == 1
+    return leaf if unique else key
+
+
+def _sentence(key: str, *, allowed: bool = False) -> str:
+    """What a parameter is, its default in brackets and, if asked, what is allowed."""
+    parameter = PARAMETERS[key]
+    text: str = parameter.metadata["help"]
+    notes = [_shown(parameter.default)] if parameter.default != "" else []
+    notes += [parameter.metadata["allowed"]] if allowed else []
+    return f"{text} [{'; '.join(notes)}]" if notes else text
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be typed."""
+    match default:
+        case bool():
+            return str(default).lower()
+        case tuple():
+            return ",".join(map(str, default))
+        case float():
+            return f"{default:g}"
+        case _:
+            return str(default)
+
+
+def _entry(name: str, text: str) -> str:
+    """One flag of the help: name in the left column, sentence in the right one."""
+    flag = "--" + name.replace("_", "-")
+    return textwrap.fill(
+        f"{flag:<32}  {text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 36
+    )

@@ -1,0 +1,220 @@
+"""The training loop: a Python `for` over one compiled, donated update."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jules_jax import config
+from jules_jax.agent import network
+from jules_jax.agent.learner import Learner, TrainState
+from jules_jax.env.metrics import step_metrics
+from jules_jax.env.params import EnvParams, make_params
+from jules_jax.env.trading_env import TradingEnv
+from jules_jax.errors import InputError
+from jules_jax.market import dataset
+from jules_jax.market.feed import SimulatedFeed
+from jules_jax.market.table import MarketData
+from jules_jax.training import checkpoints, registry
+from jules_jax.training.monitor import EPISODE_WINDOW, Monitor
+
+__all__ = ["EPISODE_WINDOW", "Market", "Result", "describe", "run_paths", "train"]
+
+MARKET_KEY, LEARNER_KEY = 0, 1
+"""What is folded into the seed's key for the market's and for the learner's draws."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    name: str
+    run_dir: Path
+    checkpoint: Path
+    scalars: dict[str, float]
+    seconds: float
+
+
+class Market:
+    """The training market: simulated generations, or the training split of a file."""
+
+    def __init__(self, settings: config.Config) -> None:
+        self._key = jax.random.fold_in(jax.random.key(settings.seed), MARKET_KEY)
+        self._refresh_updates = settings.market.refresh_updates
+        self._feed = None if settings.market.data else SimulatedFeed(settings)
+        self.generation = 0
+        self.notes: tuple[str, ...] = ()
+        self.data: MarketData
+        if self._feed is None:
+            source = dataset.load(settings)
+            self.notes = source.source.notes
+            self.data = source.market("train")
+        else:
+            self.data = self._feed.resident(self._key, 0)
+
+    def refresh(self, update: int) -> bool:
+        """Brings in the next generation where one is due before `update` (from 0)."""
+        due = self._feed is not None and update > 0 and update % self._refresh_updates == 0
+        if due and self._feed is not None:
+            self.generation += 1
+            self.data = self._feed.advance(self.data, self._key, self.generation)
+        return due
+
+
+def use_compilation_cache() -> Path:
+    """Keeps compiled programs in the user's cache directory, unless JAX_COMPILATION_CACHE_DIR says
+    where."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or home / "jules_jax" / "xla")
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    return path
+
+
+def run_paths(settings: config.Config) -> tuple[str, Path, Path]:
+    """Name, run directory and checkpoint directory of a new run.
+
+    Raises `InputError` where either directory exists already.
+    """
+    data = settings.market.data
+    what = Path(data).name.split(".")[0] if data else settings.simulator.preset
+    name = settings.name or f"{what}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    paths = Path(settings.runs_dir) / name, Path(settings.checkpoint_dir) / name
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path} exists already; choose another --name")
+    return name, *paths
+
+
+def _create(*directories: Path) -> None:
+    """Makes the run's directories, or none of them."""
+    made: list[Path] = []
+    for directory in directories:
+        try:
+            directory.mkdir(parents=True)
+        except OSError as error:
+            for path in made:
+                path.rmdir()
+            raise InputError(f"{directory} cannot be written: {error.strerror}") from None
+        made.append(directory)
+
+
+def describe(settings: config.Config, market: Market) -> str:
+    """What is about to be trained, in a few lines."""
+    ppo, data = settings.ppo, market.data
+    devices = jax.devices()[: settings.devices or None]
+    starts, rows = int(data.cumulative[-1]), data.rows
+    shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
+    source = settings.market.data or f"simulated paths, preset {settings.simulator.preset}"
+    lines = [
+        f"devices     {len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        f"market      {source}",
+        *(f"            {note}" for note in market.notes),
+        f"            {rows.shape[0]:,} bars on the device ({rows.nbytes / 2**20:,.0f} MiB), "
+        f"{starts:,} places to start an episode",
+        f"training    {settings.num_envs:,} lanes × {ppo.n_steps} steps × "
+        f"{settings.num_updates:,} updates = "
+        f"{settings.num_envs * ppo.n_steps * settings.num_updates:,} steps",
+        f"            {ppo.n_epochs} epochs of {ppo.num_minibatches} minibatches, batch_size "
+        f"{settings.batch_size:,} steps; learning rate {ppo.learning_rate:g}, "
+        f"entropy {ppo.ent_coef:g}",
+        f"network     {network.num_parameters(shapes):,} parameters "
+        f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
+    ]
+    return "\n".join(lines)
+
+
+def _with_market(params: EnvParams, market: MarketData, progress: float) -> EnvParams:
+    return dataclasses.replace(params, market=market, progress=jnp.float32(progress))
+
+
+def train(settings: config.Config, *, say: Callable[[str], None] = print) -> Result:
+    """Trains, writes the run directory and the checkpoint, and returns where they are.
+
+    Nothing is written before config, data and directories have been found to be good.
+    """
+    name, run_dir, checkpoint_dir = run_paths(settings)
+    began = time.monotonic()
+    market = Market(settings)
+    learner = Learner(TradingEnv(settings), settings, step_metrics=_step_metrics)
+    say(describe(settings, market))
+    market_seconds = time.monotonic() - began
+
+    params = make_params(settings, learner.replicate(market.data), progress=0.0)
+    key = jax.random.fold_in(jax.random.key(settings.seed), LEARNER_KEY)
+    state = learner.init(key, params)
+    began = time.monotonic()
+    memory = learner.compile(state, params)
+    say(
+        f"memory      about {(memory + market.data.rows.nbytes) / 2**20:,.0f} MiB\n"
+        f"start-up    market {market_seconds:.1f} s, compilation {time.monotonic() - began:.1f} s"
+    )
+
+    _create(run_dir, checkpoint_dir)
+    (run_dir / "config.yaml").write_text(config.to_yaml(settings), encoding="utf-8")
+    identity = {
+        "config_hash": registry.config_hash(config.to_dict(settings)),
+        "seed": settings.seed,
+        "data": settings.market.data or f"preset {settings.simulator.preset}",
+    }
+    registry.append(run_dir.parent, "started", name, **identity)
+    say(f"run         {run_dir}\n")
+    began = time.monotonic()
+    outcome = "failed"
+    try:
+        with Monitor(run_dir, settings, settings.num_updates) as monitor:
+            state = _updates(learner, state, params, market, settings.num_updates, monitor)
+        seconds = time.monotonic() - began
+        checkpoint = checkpoints.save(
+            checkpoint_dir, state, generation=market.generation, settings=settings
+        )
+        outcome = "finished"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:
+        registry.append(run_dir.parent, outcome, name, updates=monitor.updates_logged)
+    return Result(name, run_dir, checkpoint, monitor.scalars, seconds)
+
+
+def _step_metrics(info: dict[str, Any], action: jax.Array, logits: jax.Array) -> Any:
+    del action, logits
+    return step_metrics(info["record"])
+
+
+def _updates(
+    learner: Learner,
+    state: TrainState,
+    params: EnvParams,
+    market: Market,
+    updates: int,
+    monitor: Monitor,
+) -> TrainState:
+    """All updates; the metrics of one are fetched once the next is under way."""
+    pending: dict[str, jax.Array] | None = None
+    for update in range(updates):
+        if market.refresh(update):
+            params = _with_market(params, learner.replicate(market.data), 0.0)
+        params = dataclasses.replace(params, progress=jnp.float32(update / updates))
+        state, metrics = learner.update(state, params)
+        if pending is not None:
+            monitor.log(update, _fetch(pending))
+        pending = metrics
+    if pending is not None:
+        monitor.log(updates, _fetch(pending))
+    return state
+
+
+def _fetch(metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    fetched: dict[str, np.ndarray] = jax.device_get(metrics)
+    return fetched

@@ -1,0 +1,143 @@
+"""Monitor: what a run writes and shows — TensorBoard, `metrics.jsonl`, one live line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from jules_jax import config
+
+EPISODE_WINDOW = 100
+"""Episode means are over the newest updates that hold at least this many episodes, as in SB3."""
+PLAIN_LINE_SECONDS = 10.0
+"""Without a terminal, a line at most this often."""
+
+
+class EpisodeWindow:
+    """Sums over the newest updates with at least `EPISODE_WINDOW` whole episodes among them."""
+
+    def __init__(self) -> None:
+        self._updates: deque[dict[str, float]] = deque()
+
+    def add(self, sums: dict[str, float]) -> None:
+        """Takes an update's sums; `episodes` is the number of episodes in them."""
+        if sums["episodes"] > 0:
+            self._updates.append(sums)
+        while self._updates and self._without_oldest() >= EPISODE_WINDOW:
+            self._updates.popleft()
+
+    def _without_oldest(self) -> float:
+        return self._total("episodes") - self._updates[0]["episodes"]
+
+    def _total(self, name: str) -> float:
+        return sum(sums[name] for sums in self._updates)
+
+    def means(self) -> dict[str, float]:
+        """Mean per episode by name; empty before the first whole episode has ended."""
+        episodes = self._total("episodes")
+        if episodes == 0:
+            return {}
+        names = [name for name in self._updates[0] if name != "episodes"]
+        return {name: self._total(name) / episodes for name in names}
+
+
+class Monitor:
+    """Turns the metrics of updates into scalars under Stable-Baselines3's names, and shows them.
+
+    `rollout/ep_*` are means over whole episodes and absent before the first has ended; other
+    per-episode sums of `env.metrics` are means over the same episodes under their own names.
+    """
+
+    def __init__(self, run_dir: Path, settings: config.Config, updates: int) -> None:
+        self._settings = settings
+        self._updates = updates
+        self._writer = SummaryWriter(str(run_dir))
+        self._file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._window = EpisodeWindow()
+        self._began = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=11)
+        self._shown = -PLAIN_LINE_SECONDS
+        self.scalars: dict[str, float] = {}
+        self.updates_logged = 0
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+        self._file.close()
+        if sys.stdout.isatty():
+            print()
+
+    def log(self, update: int, metrics: dict[str, np.ndarray]) -> None:
+        """Writes and shows the metrics of update number `update` (from 1)."""
+        scalars = self._scalars(update, {name: float(value) for name, value in metrics.items()})
+        steps = update * self._settings.num_envs * self._settings.ppo.n_steps
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, steps)
+        self._file.write(json.dumps({"update": update, "timesteps": steps, **scalars}) + "\n")
+        self._file.flush()
+        self.scalars, self.updates_logged = scalars, update
+        self._show(update, steps)
+
+    def _scalars(self, update: int, raw: dict[str, float]) -> dict[str, float]:
+        per_episode = "episode_sum/"
+        sums = {"episodes": raw["rollout/episodes"]}
+        sums |= {"ep_rew": raw["rollout/ep_rew_sum"], "ep_len": raw["rollout/ep_len_sum"]}
+        sums |= {k.removeprefix(per_episode): v for k, v in raw.items() if k.startswith(per_episode)}
+        self._window.add(sums)
+        means = self._window.means()
+        steps = self._settings.num_envs * self._settings.ppo.n_steps
+        now = time.monotonic()
+        self._recent.append((now, update))
+        (then, before), elapsed = self._recent[0], now - self._began
+        scalars = {name: value for name, value in raw.items() if name.startswith("train/")}
+        if means:
+            scalars["rollout/ep_rew_mean"] = means.pop("ep_rew")
+            scalars["rollout/ep_len_mean"] = means.pop("ep_len")
+        scalars |= means
+        scalars["rollout/episodes"] = raw["rollout/episodes"]
+        scalars["time/fps"] = (update - before) * steps / max(now - then, 1e-9)
+        scalars["time/time_elapsed"] = elapsed
+        scalars["time/total_timesteps"] = float(update * steps)
+        return scalars
+
+    def _show(self, update: int, steps: int) -> None:
+        now = time.monotonic()
+        live, last = sys.stdout.isatty(), update == self._updates
+        if not live and not last and now - self._shown < PLAIN_LINE_SECONDS:
+            return
+        self._shown = now
+        line = progress_line(update, self._updates, steps, self.scalars)
+        print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", flush=True)
+
+
+def progress_line(update: int, updates: int, steps: int, scalars: dict[str, float]) -> str:
+    """One line: updates, steps, speed, time to go, and the four numbers to watch."""
+    remaining = (updates - update) * (steps / update) / max(scalars["time/fps"], 1e-9)
+    reward = scalars.get("rollout/ep_rew_mean")
+    shown = "   –  " if reward is None else f"{reward:6.2f}"
+    return (
+        f"update {update:>{len(str(updates))}}/{updates}  {steps:>12,} steps  "
+        f"{scalars['time/fps']:>9,.0f} steps/s  {_clock(remaining)} to go  "
+        f"ep_rew_mean {shown}  entropy {-scalars['train/entropy_loss']:.3f}  "
+        f"explained_variance {scalars['train/explained_variance']:6.3f}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,189 @@
+"""The synthetic market has the edge, and the absence of edge, that it claims."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from jules_jax import config
+from jules_jax.market import simulator
+
+HALF_SPREAD = 2.5e-4
+PATHS = 24
+EASY = replace(config.Simulator(), sessions=10)
+NULL = replace(EASY, **config.PRESETS["null"])
+
+
+class Paths(NamedTuple):
+    """Float64 views of many paths, `[P, sessions, bars_per_session]` each."""
+
+    bars: simulator.Bars
+    mispricing: np.ndarray
+    drift: np.ndarray
+    mid: np.ndarray
+
+
+def run(params: config.Simulator, seed: int = 0) -> Paths:
+    def one(key: jax.Array) -> tuple:
+        return simulator.simulate_with_latent(key, params, HALF_SPREAD)
+
+    bars, latent = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), PATHS))
+    by_session = (PATHS, params.sessions, params.bars_per_session)
+    bars, latent = jax.tree.map(lambda x: np.asarray(x).reshape(by_session), (bars, latent))
+    return Paths(bars, *(np.float64(x) for x in latent))
+
+
+@pytest.fixture(scope="module")
+def easy() -> Paths:
+    return run(EASY)
+
+
+@pytest.fixture(scope="module")
+def null() -> Paths:
+    return run(NULL)
+
+
+def returns(prices: np.ndarray) -> np.ndarray:
+    """Within-session log returns, `[P, D, n - 1]`."""
+    return np.diff(np.log(np.float64(prices)), axis=-1)
+
+
+def variance_ratio(mid: np.ndarray, q: int) -> float:
+    log_mid = np.log(mid)
+    return np.mean((log_mid[..., q:] - log_mid[..., :-q]) ** 2) / q / np.mean(returns(mid) ** 2)
+
+
+def autocorrelation(x: np.ndarray) -> float:
+    return np.mean(x[..., 1:] * x[..., :-1]) / np.mean(x**2)
+
+
+def test_the_same_key_gives_the_same_path_and_another_key_another_one() -> None:
+    small = replace(EASY, sessions=3, bars_per_session=30)
+    path = jax.jit(lambda key: simulator.simulate(key, small, HALF_SPREAD))
+    first, again, other = (path(jax.random.key(seed)) for seed in (1, 1, 2))
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert (np.asarray(first.close) != np.asarray(other.close)).all()
+
+
+@pytest.mark.parametrize("name", ["easy", "null"])
+def test_bars_are_finite_consistent_and_strongly_typed(name: str, request) -> None:
+    bars = request.getfixturevalue(name).bars
+    for field in ("open", "high", "low", "close", "volume"):
+        values = getattr(bars, field)
+        assert values.dtype == np.float32 and np.isfinite(values).all() and (values > 0).all()
+    assert (bars.low <= np.minimum(bars.open, bars.close)).all()
+    assert (bars.high >= np.maximum(bars.open, bars.close)).all()
+    assert (bars.volume == np.round(bars.volume)).all() and bars.volume.min() >= 1
+    for field in ("session", "bar_of_session", "minute", "session_length"):
+        assert getattr(bars, field).dtype == np.int32
+    assert (bars.minute[..., :] == np.arange(390)).all() and (bars.session_length == 390).all()
+    assert (bars.session == np.arange(10)[:, None]).all() and bars.valid.all()
+
+
+def test_the_mispricing_of_easy_is_an_18_bp_process_with_a_half_life_of_20_bars(easy) -> None:
+    x = 1e4 * easy.mispricing.reshape(PATHS, -1)  # it runs on across sessions
+    assert x.std() == pytest.approx(18.0, abs=0.8)
+    phi = np.sum(x[:, 1:] * x[:, :-1]) / np.sum(x[:, :-1] ** 2)
+    assert -np.log(2) / np.log(phi) == pytest.approx(20.0, abs=1.5)
+    np.testing.assert_allclose(easy.drift, (0.5 ** (1 / 20) - 1) * easy.mispricing, atol=1e-8)
+
+
+def test_easy_and_null_differ_only_in_whether_the_mispricing_reverts(easy, null) -> None:
+    x, y = (p.mispricing.reshape(PATHS, -1) for p in (easy, null))
+    innovation = x[:, 1:] - 0.5 ** (1 / 20) * x[:, :-1]
+    np.testing.assert_allclose(innovation, np.diff(y, axis=1), atol=2e-8)
+    assert 1e4 * innovation.std() == pytest.approx(18 * np.sqrt(1 - 0.5 ** (1 / 10)), rel=0.02)
+    assert (null.drift == 0).all()
+
+
+def test_the_mid_of_easy_reverts_and_that_of_null_does_not(easy, null) -> None:
+    for q in (5, 30, 60):
+        assert variance_ratio(null.mid, q) == pytest.approx(1.0, abs=0.06)
+    assert variance_ratio(easy.mid, 60) < 0.7
+    assert abs(autocorrelation(returns(null.mid))) < 0.015
+
+
+def test_the_drift_forecasts_the_next_move_of_the_mid_without_bias(easy) -> None:
+    forecast, moved = easy.drift[..., :-1].ravel(), returns(easy.mid).ravel()
+    fit = stats.linregress(forecast, moved)
+    assert abs(fit.slope - 1.0) < 4 * fit.stderr
+    assert 0.08 < fit.rvalue < 0.25  # bounded: most of a bar is noise
+
+
+def test_prints_bounce_as_in_roll_and_the_open_does_not(null) -> None:
+    bars, mid = null.bars, null.mid
+    np.testing.assert_allclose(np.abs(bars.close / mid - 1), HALF_SPREAD, atol=3e-7)
+    assert np.mean(bars.close > mid) == pytest.approx(0.5, abs=0.01)
+    sd = returns(mid).std()
+    expected = -(HALF_SPREAD**2) / (sd**2 + 2 * HALF_SPREAD**2)  # Roll (1984)
+    assert autocorrelation(returns(bars.close)) == pytest.approx(expected, abs=0.015)
+    np.testing.assert_array_equal(bars.open[..., 1:], np.float32(mid[..., :-1]))
+    # Fading the last print earns nothing at the open.
+    side = np.sign(bars.close - mid)[..., :-1]
+    fade = -side * (mid[..., 1:] / np.float64(bars.open[..., 1:]) - 1)
+    assert abs(fade.mean()) < 4 * fade.std() / np.sqrt(fade.size)
+
+
+def test_without_the_bounce_the_close_is_the_mid() -> None:
+    small = replace(EASY, sessions=2, bars_per_session=30, enable_bid_ask_bounce=False)
+    bars, latent = jax.jit(
+        lambda key: simulator.simulate_with_latent(key, small, HALF_SPREAD)
+    )(jax.random.key(0))
+    np.testing.assert_array_equal(bars.close, latent.mid)
+
+
+def test_volatility_is_a_reverse_j_and_volume_a_u(null) -> None:
+    moves = np.abs(returns(null.mid)).mean(axis=(0, 1))
+    assert moves[:15].mean() > 1.2 * moves[150:250].mean()
+    volume = np.float64(null.bars.volume).mean(axis=(0, 1))
+    middle = volume[150:250].mean()
+    assert volume[:15].mean() > 2 * middle and volume[-15:-1].mean() > 1.5 * middle
+    assert volume[-1] > 5 * middle
+    assert volume.sum() == pytest.approx(EASY.adv, rel=0.1)
+    shape = np.asarray(simulator.volatility_shape(390))
+    assert np.mean(shape**2) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_returns_have_fat_tails_and_clustered_volatility_tied_to_volume() -> None:
+    paths = run(replace(NULL, mispricing_sd_bp=1e-3))  # the efficient price alone
+    shape = np.asarray(simulator.volatility_shape(390))[1:]
+    x = returns(paths.mid) / shape
+    assert 1e4 * x.std() == pytest.approx(3.0, rel=0.15)
+    assert 5 < stats.kurtosis(x.ravel(), fisher=False) < 25
+    size = np.abs(x) - np.abs(x).mean()
+    assert autocorrelation(size) > 0.1
+    log_volume = np.log(np.float64(paths.bars.volume)[..., 1:])
+    log_volume -= log_volume.mean(axis=(0, 1))
+    assert 0.3 < np.corrcoef(np.abs(x).ravel(), log_volume.ravel())[0, 1] < 0.6
+
+
+def test_sessions_open_with_a_gap_of_the_documented_size(null) -> None:
+    last, first = null.mid[:, :-1, -1], np.float64(null.bars.open[:, 1:, 0])
+    gaps = 1e4 * np.log(first / last)
+    assert np.median(np.abs(gaps)) > 3 * np.median(1e4 * np.abs(returns(null.mid)))
+    # t(4) tails make the sd of a sample loose; its interquartile range is not.
+    expected = 0.70 * 3.0 * np.sqrt(390)
+    assert gaps.std() == pytest.approx(expected, rel=0.35)
+
+
+def test_the_innovations_are_student_t_of_unit_variance() -> None:
+    uniform = np.random.default_rng(0).random((2, 100_000), np.float32) * 0.999999 + 5e-7
+    x = np.asarray(simulator._student_t(*uniform, dof=8.0)) * np.sqrt(8 / 6)
+    assert stats.kstest(x, stats.t(8).cdf).pvalue > 1e-3
+
+
+def test_bridge_extremes_match_a_fine_simulation_of_the_same_bridge() -> None:
+    rng, n, steps = np.random.default_rng(0), 4000, 400
+    walk = np.cumsum(rng.normal(0, steps**-0.5, (n, steps)), axis=1)
+    draws = simulator._draw(jax.random.key(0), replace(EASY, sessions=1, bars_per_session=n))
+    high, low = simulator._bridge_extremes(walk[:, -1], np.float64(1.0), draws)
+    # The walk is observed at 400 points only: its extremes fall short by 0.5826/√400.
+    slack = 0.5826 / np.sqrt(steps)
+    assert np.mean(high) == pytest.approx(walk.max(axis=1).mean() + slack, abs=0.03)
+    assert np.mean(low) == pytest.approx(walk.min(axis=1).mean() - slack, abs=0.03)
