@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jules_jax import errors, flags
+from jules_jax import config, errors, flags
 
 if TYPE_CHECKING:
     from jules_jax.evaluation.comparison import Comparison
 
+CONFIG_FILE = "config.yaml"
 SUMMARY = (
     "Plays whole episodes of a checkpoint's policy, greedy and sampled, beside a random and a flat "
     "one: on fresh simulated paths, or on the held-out sessions of a file. Parameters come from "
@@ -41,7 +42,7 @@ def main() -> None:
         program="jules_jax.evaluate",
         summary=SUMMARY,
         options=OPTIONS,
-        base=lambda extras: _config_file(extras["checkpoint"]),
+        base=lambda extras: config.read_yaml(_config_file(extras["checkpoint"])),
     )
     split = parsed.extras["split"] or "validation"
     if split not in ("validation", "test"):
@@ -62,12 +63,16 @@ def main() -> None:
 
 
 def _config_file(checkpoint: str | None) -> Path:
-    """The resolved config that was saved with a checkpoint, as a file."""
+    """The resolved config that was saved with a checkpoint."""
     if checkpoint is None:
         raise errors.InputError("--checkpoint is missing, expected a checkpoint directory")
-    from jules_jax.training import run_files
-
-    return run_files.config_of(Path(checkpoint))
+    directory = Path(checkpoint)
+    if not directory.is_dir():
+        raise errors.InputError(f"{directory}: no such checkpoint directory")
+    for place in (directory, directory.parent):
+        if (place / CONFIG_FILE).is_file():
+            return place / CONFIG_FILE
+    raise errors.InputError(f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint")
 
 
 if __name__ == "__main__":

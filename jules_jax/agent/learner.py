@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jules_jax import config
 from jules_jax.agent import lstm, network, ppo, rollout
+from jules_jax.agent.rollout import Metrics
 from jules_jax.errors import InputError
 
 LANE = "lane"
@@ -37,22 +38,12 @@ class TrainState:
     update: jax.Array  # int32, updates done
 
 
-SPECS = TrainState(
-    params=PartitionSpec(),  # type: ignore[arg-type]
-    opt_state=PartitionSpec(),
-    lanes=PartitionSpec(LANE),  # type: ignore[arg-type]
-    key=PartitionSpec(),  # type: ignore[arg-type]
-    update=PartitionSpec(),  # type: ignore[arg-type]
-)
+REPLICATED, BY_LANE = PartitionSpec(), PartitionSpec(LANE)
+SPECS: Any = TrainState(REPLICATED, REPLICATED, lanes=BY_LANE, key=REPLICATED, update=REPLICATED)
 
 
 class Learner:
-    """Recurrent PPO on an environment: `init`, then `update` again and again.
-
-    `devices` defaults to `settings.devices` of those available (0: all). Raises `InputError`
-    where lanes, minibatches, shuffle groups and devices do not divide, or where a rollout is
-    longer than an episode.
-    """
+    """Recurrent PPO on an environment: `init`, then `update` again and again."""
 
     def __init__(
         self,
@@ -62,6 +53,11 @@ class Learner:
         step_metrics: rollout.StepMetrics | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
+        """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
+
+        Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
+        where a rollout is longer than an episode.
+        """
         devices = available_devices(settings.devices) if devices is None else devices
         self.env = env
         self.settings = settings
@@ -72,26 +68,17 @@ class Learner:
             optax.clip_by_global_norm(settings.ppo.max_grad_norm),
             optax.scale_by_adam(eps=settings.ppo.adam_eps),
         )
-        replicated = PartitionSpec()
-        self._init = jax.jit(
-            jax.shard_map(
-                self._init_shard, mesh=self.mesh, in_specs=replicated, out_specs=SPECS
-            )
+        shard = partial(jax.shard_map, mesh=self.mesh)
+        init = shard(self._init_shard, in_specs=REPLICATED, out_specs=SPECS)
+        update = shard(
+            self._update_shard, in_specs=(SPECS, REPLICATED), out_specs=(SPECS, REPLICATED)
         )
-        self._update = jax.jit(
-            jax.shard_map(
-                self._update_shard,
-                mesh=self.mesh,
-                in_specs=(SPECS, replicated),
-                out_specs=(SPECS, replicated),
-            ),
-            donate_argnums=0,
-        )
-        self._run_update: Callable[..., tuple[TrainState, dict[str, jax.Array]]] = self._update
+        self._init: Callable[..., TrainState] = jax.jit(init)
+        self._update: Callable[..., tuple[TrainState, Metrics]] = jax.jit(update, donate_argnums=0)
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, NamedSharding(self.mesh, REPLICATED))
 
     def init(self, key: jax.Array, env_params: Any) -> TrainState:
         """New weights, and every lane at a fresh start.
@@ -111,9 +98,7 @@ class Learner:
             return 0
         return int(memory.temp_size_in_bytes + memory.output_size_in_bytes)
 
-    def update(
-        self, state: TrainState, env_params: Any
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(self, state: TrainState, env_params: Any) -> tuple[TrainState, Metrics]:
         """One rollout and `n_epochs` passes over it; `state` is donated: use the one returned.
 
         Metrics are float32 scalars over all lanes and devices. `train/*`: Stable-Baselines3's
@@ -146,9 +131,7 @@ class Learner:
         )
         return TrainState(params, self.optimizer.init(params), lanes, key, jnp.int32(0))
 
-    def _update_shard(
-        self, state: TrainState, env_params: Any
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def _update_shard(self, state: TrainState, env_params: Any) -> tuple[TrainState, Metrics]:
         """An update as one device sees it: its own lanes, reductions over `LANE`."""
         ppo_settings = self.settings.ppo
         key_rollout, key_shuffle = jax.random.split(jax.random.fold_in(state.key, state.update))
@@ -187,14 +170,14 @@ class Learner:
 
     def _learn(
         self, state: TrainState, batch: ppo.Batch, key: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    ) -> tuple[TrainState, Metrics]:
         """All optimizer steps of an update, on a rollout that began with `state.lanes.carry`."""
         minibatches = self._minibatches(key)
         steps = len(minibatches)
 
         def body(
             weights: tuple[network.Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
-        ) -> tuple[tuple[network.Params, optax.OptState], dict[str, jax.Array]]:
+        ) -> tuple[tuple[network.Params, optax.OptState], Metrics]:
             params, opt_state = weights
             step, lanes = inputs
             carry = jax.tree.map(lambda leaf: leaf[lanes], state.lanes.carry)
@@ -218,10 +201,10 @@ class Learner:
 
     def _gradient(
         self, params: network.Params, carry: lstm.Carry, minibatch: ppo.Batch
-    ) -> tuple[network.Params, dict[str, jax.Array]]:
+    ) -> tuple[network.Params, Metrics]:
         """Gradient of the loss over the lanes of all devices, and its statistics."""
 
-        def mean_loss(params: network.Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def mean_loss(params: network.Params) -> tuple[jax.Array, Metrics]:
             loss, stats = ppo.loss(
                 params,
                 carry,
@@ -262,7 +245,7 @@ class Learner:
 
 def _rollout_metrics(
     steps: rollout.Transitions, batch: ppo.Batch, totals: rollout.Totals
-) -> dict[str, jax.Array]:
+) -> Metrics:
     """Metrics of a rollout, over the lanes of all devices."""
     sums = jax.tree.map(lambda leaf: lax.psum(jnp.sum(leaf), LANE), totals)
     _, unexplained = ppo.moments(batch.target - steps.value, LANE)
@@ -278,9 +261,7 @@ def _rollout_metrics(
         "rollout/episodes": sums.num_episodes,
         **{f"step_sum/{name}": total for name, total in sums.steps.items() if name not in own},
         **{
-            f"episode_sum/{name}": total
-            for name, total in sums.episodes.items()
-            if name not in own
+            f"episode_sum/{name}": total for name, total in sums.episodes.items() if name not in own
         },
     }
 
@@ -291,13 +272,14 @@ def learning_rate_at(step: jax.Array, settings: config.Config) -> jax.Array:
     Linear from `learning_rate` to `learning_rate_end` over all optimizer steps of the run;
     constant where `learning_rate_end` is negative.
     """
-    rate = jnp.float32(settings.ppo.learning_rate)
+    rate: jax.Array = jnp.float32(settings.ppo.learning_rate)
     if settings.ppo.learning_rate_end < 0:
         return rate
     updates = num_updates(settings)
     last = updates * settings.ppo.n_epochs * settings.ppo.num_minibatches - 1
     share = jnp.minimum(step / max(last, 1), 1.0)
-    return rate + (settings.ppo.learning_rate_end - rate) * share
+    rate += (settings.ppo.learning_rate_end - rate) * share
+    return rate
 
 
 def num_updates(settings: config.Config) -> int:

@@ -52,9 +52,7 @@ def _orthogonal_per_gate(key: jax.Array, rows: int, columns: int) -> jax.Array:
     return jnp.concatenate(list(kernels), axis=1)
 
 
-def step(
-    params: LSTM, carry: Carry, x: jax.Array, first: jax.Array
-) -> tuple[Carry, jax.Array]:
+def step(params: LSTM, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
     """One step on inputs `x` `[N, I]`; returns the new carry and its hidden state `[N, H]`.
 
     Where `first` `[N]` (bool) is true the carry is zeroed *before* the step.
@@ -63,9 +61,7 @@ def step(
     return carry, carry.hidden
 
 
-def sequence(
-    params: LSTM, carry: Carry, x: jax.Array, first: jax.Array
-) -> tuple[Carry, jax.Array]:
+def sequence(params: LSTM, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
     """`step` over time: `x` `[T, N, I]` and `first` `[T, N]` give the last carry and `[T, N, H]`.
 
     The projection of all inputs is one matrix product outside the recurrence.

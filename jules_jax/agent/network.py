@@ -123,7 +123,7 @@ def apply_sequence(
 
 def critic_carry(carry: lstm.Carry) -> lstm.Carry:
     """The critic's half of a carry: `[N, 2, H]` → `[N, H]`."""
-    return jax.tree.map(lambda leaf: leaf[:, CRITIC], carry)
+    return lstm.Carry(hidden=carry.hidden[:, CRITIC], cell=carry.cell[:, CRITIC])
 
 
 def critic_value(

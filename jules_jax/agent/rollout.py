@@ -127,7 +127,8 @@ def start(
         episode=jax.tree.map(lambda leaf: jnp.zeros(n, leaf.dtype), measured),
     )
     # An update compiles once only if what it is given has the types that it returns.
-    return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype), lanes)
+    strong: Lanes = jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype), lanes)
+    return strong
 
 
 def _measure(
@@ -233,7 +234,10 @@ def _next_values(
 
 
 def _no_final(lanes: Lanes) -> _Final:
-    return jax.tree.map(jnp.zeros_like, _Final(lanes.obs, network.critic_carry(lanes.carry)))
+    nothing: _Final = jax.tree.map(
+        jnp.zeros_like, _Final(lanes.obs, network.critic_carry(lanes.carry))
+    )
+    return nothing
 
 
 def _no_totals(lanes: Lanes) -> Totals:

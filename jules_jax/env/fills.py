@@ -26,6 +26,8 @@ SPREAD_OPEN_WIDENING = 2.5
 """Intraday spread: how much wider than usual at the open, measured on US large caps in 2013."""
 SPREAD_OPEN_MINUTES = 8.0
 """Minutes over which that fades by a factor e."""
+TINY = 1e-30
+"""Keeps quotients of two zeros at zero."""
 LAMBDA_RANGE = 4.0
 """A rolling lambda is kept within this factor of the structural one."""
 
@@ -102,7 +104,7 @@ def episode_lambda(row: Row, fills: Fills) -> jax.Array:
     scale = structural_lambda(fills)
     if fills.lambda_source == "rolling":
         estimate = jnp.clip(row.kyle_lambda_before, scale / LAMBDA_RANGE, scale * LAMBDA_RANGE)
-        scale = jnp.where(row.kyle_lambda_before > 0, estimate, scale)
+        scale = jnp.where(row.kyle_lambda_before != 0, estimate, scale)
     sigma_day = row.sigma * jnp.sqrt(row.bars_per_session)
     return scale * sigma_day * row.close / row.adv_before
 
@@ -119,17 +121,16 @@ def trade_costs(
     """Costs of trading `quantity` signed shares from a net `position` of shares at `price`."""
     size = jnp.abs(quantity)
     turnover = price * size
-    used = book.recent_volume / market.expected_volume
-    uses = (book.recent_volume + size) / market.expected_volume
     temporary_scale = (2 / 3) * price * fills.temporary_impact * market.sigma_bar
-    temporary = temporary_scale * market.expected_volume * (uses * jnp.sqrt(uses) - used * jnp.sqrt(used))
-
+    temporary = (temporary_scale * market.expected_volume) * _power_3_2_rise(
+        book.recent_volume / market.expected_volume, size / market.expected_volume
+    )
     displaced = jnp.where(quantity > 0, book.displaced_ask, book.displaced_bid)
     power = 1.0 + fills.impact_exponent
     depth = (1.0 - fills.permanent_share) * fills.impact_prefactor * market.sigma_day
-    energy_scale = price * depth * market.adv / power
-    after = ((displaced + size) / market.adv) ** power
-    transient = energy_scale * (after - (displaced / market.adv) ** power)
+    transient = (price * depth * market.adv / power) * _power_rise(
+        displaced / market.adv, size / market.adv, power
+    )
 
     sell_fee = jnp.where(quantity < 0, fills.sell_fee_bps, 0.0)
     return Costs(
@@ -139,6 +140,21 @@ def trade_costs(
         permanent=kyle_lambda * quantity * (position + 0.5 * quantity),
         fees=turnover * BP * (fills.fee_bps + sell_fee),
     )
+
+
+def _power_3_2_rise(base: jax.Array, rise: jax.Array) -> jax.Array:
+    """(base + rise)^1.5 − base^1.5 for base, rise ≥ 0, without cancellation, so never below 0."""
+    top = base + rise
+    square = top * top + top * base + base * base
+    return rise * square / jnp.maximum(top * jnp.sqrt(top) + base * jnp.sqrt(base), TINY)
+
+
+def _power_rise(base: jax.Array, rise: jax.Array, power: jax.Array) -> jax.Array:
+    """(base + rise)^power − base^power likewise; a base below 1e-7 of the rise counts as none."""
+    used = base > 1e-7 * rise
+    start = jnp.where(used, base, rise)
+    growth = jnp.expm1(power * jnp.log1p(rise / jnp.maximum(start, TINY)))
+    return jnp.exp(power * jnp.log(start)) * jnp.where(used, growth, 1.0)
 
 
 def displace(book: Book, quantity: jax.Array) -> Book:

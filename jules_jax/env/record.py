@@ -78,7 +78,7 @@ class StepRecord:
     trip_closed: jax.Array
     # safeguards
     equity_peak: jax.Array
-    trough: jax.Array
+    trough: jax.Array  # of the present purgatory or the last one; 1 before the first
     drawdown: jax.Array
     in_purgatory: jax.Array
     purgatory_entered: jax.Array
@@ -91,7 +91,7 @@ class StepRecord:
     cooldown_left: jax.Array  # int32 coming decisions that will be refused
     # reward
     alternation: jax.Array
-    chain: jax.Array  # int32 k
+    chain: jax.Array  # int32 k of this step, before a forced exit sets it to 0
     repeats: jax.Array  # int32 n
     drawdown_weight: jax.Array
     reward_equity_change: jax.Array

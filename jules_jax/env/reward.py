@@ -58,8 +58,8 @@ def update_habits(
     forced_exit: jax.Array,
     counts_as_request: jax.Array,
     reward: Reward,
-) -> tuple[Habits, jax.Array]:
-    """Habits after a step, and whether its order was an alternation (bool).
+) -> tuple[Habits, jax.Array, jax.Array]:
+    """Habits after a step, whether its order was an alternation (bool), and its k (int32).
 
     `request` is the direction asked for; `executed_direction` the direction of a voluntary fill (0
     without one); `counts_as_request` marks requests that were executed or refused by the ladder.
@@ -69,7 +69,7 @@ def update_habits(
     opposes = traded & (executed_direction == -habits.last_direction)
     forgotten = gap > reward.thrash_window
     chain = jnp.where(traded & (forgotten | ~opposes), 0, habits.chain)
-    chain = jnp.where(forced_exit, 0, chain + opposes.astype(jnp.int32))
+    chain = chain + opposes.astype(jnp.int32)
 
     same = request == habits.last_request
     counted = jnp.where(same, habits.repeats + 1, 1)
@@ -79,11 +79,11 @@ def update_habits(
     updated = Habits(
         last_direction=jnp.where(traded, executed_direction, habits.last_direction),
         bars_since_order=jnp.where(traded, 0, gap),
-        chain=chain,
+        chain=jnp.where(forced_exit, 0, chain),
         last_request=jnp.where(request == 0, 0, last_request),
         repeats=repeats,
     )
-    return updated, opposes
+    return updated, opposes, chain
 
 
 def drawdown_weight(progress: jax.Array, reward: Reward) -> jax.Array:
@@ -106,9 +106,9 @@ def drawdown_penalty(
     return jnp.minimum(weight * gain * excess * excess, reward.drawdown_cap)
 
 
-def action_change_penalty(habits: Habits, charged: jax.Array, reward: Reward) -> jax.Array:
+def action_change_penalty(chain: jax.Array, charged: jax.Array, reward: Reward) -> jax.Array:
     """Dollars for an alternation that reduces a position: 5, 10, 15, 15, … along a chain."""
-    multiple = jnp.minimum(habits.chain, reward.action_change_cap).astype(jnp.float32)
+    multiple = jnp.minimum(chain, reward.action_change_cap).astype(jnp.float32)
     return jnp.where(charged, reward.action_change_penalty_factor * multiple, 0.0)
 
 

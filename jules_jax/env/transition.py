@@ -277,7 +277,7 @@ def transition(
     executed_direction = jnp.where(voluntary, jnp.sign(order.quantity), 0)
     forced_exit = (order.forced & (order.quantity != 0)) | (done.close_quantity != 0)
     counts = (request != 0) & (voluntary | (order.outcome == Outcome.LADDER_LIMIT))
-    habits, alternation = reward.update_habits(
+    habits, alternation, chain = reward.update_habits(
         habits,
         request=request,
         executed_direction=executed_direction,
@@ -299,7 +299,7 @@ def transition(
     bootstrap = closed & (trip_pnl > 0) & ~state.bootstrap_paid
     terms = reward.scale_terms(
         equity_change=net_pnl / params.account.initial_capital,
-        action_change=reward.action_change_penalty(habits, alternation & reduces, params.reward),
+        action_change=reward.action_change_penalty(chain, alternation & reduces, params.reward),
         same_action=reward.same_action_penalty(habits, counts, params.reward),
         drawdown=jnp.where(holding.position != 0, depth_penalty, 0.0),
         recovery=events.new_recovery_high,
@@ -326,7 +326,7 @@ def transition(
     )
     record = _record(
         state, new_state, row, market, order, done, events, terms,
-        request=request, released=released, alternation=alternation,
+        request=request, released=released, alternation=alternation, chain=chain,
         weight=weight, net_pnl=net_pnl, trip_pnl=trip_pnl, trip_closed=closed,
         terminated=terminated,
     )  # fmt: skip
@@ -346,6 +346,7 @@ def _record(
     request: jax.Array,
     released: jax.Array,
     alternation: jax.Array,
+    chain: jax.Array,
     weight: jax.Array,
     net_pnl: jax.Array,
     trip_pnl: jax.Array,
@@ -406,7 +407,7 @@ def _record(
         soft_breach_run=after.risk.soft_breach_run,
         cooldown_left=after.cooldown_left,
         alternation=alternation,
-        chain=after.habits.chain,
+        chain=chain,
         repeats=after.habits.repeats,
         drawdown_weight=weight,
         reward_equity_change=terms.equity_change,

@@ -88,6 +88,10 @@ class SimulatedFeed:
         halves = [older, newer] if g % 2 else [newer, older]
         return self._market(jnp.concatenate(halves), g)
 
+    def fresh(self, key: jax.Array) -> MarketData:
+        """The market with generation 0 alone resident, for evaluation."""
+        return self._market(self.generation(key, 0), 0)
+
     def advance(self, data: MarketData, key: jax.Array, g: int) -> MarketData:
         """The market of `resident(key, g)`, bit for bit, made from that of `g` − 1.
 

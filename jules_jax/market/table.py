@@ -70,7 +70,7 @@ def read_row(rows: jax.Array, index: jax.Array) -> Row:
     """Row `index` (int32, any shape) of `rows` `[R, C]`, as one gather."""
     values = rows[index]
     scalars = [values[..., column] for column in range(NUM_SCALARS)]
-    return Row(*scalars + [values[..., NUM_SCALARS:]])
+    return Row(*[*scalars, values[..., NUM_SCALARS:]])
 
 
 def build_rows(bars: Bars, features: FeatureRow, *, tick: float, quantity_step: float) -> jax.Array:

@@ -45,6 +45,7 @@ def save(directory: Path, state: TrainState, *, generation: int, settings: confi
             ),
         )
         manager.wait_until_finished()
+    (directory / "config.yaml").write_text(config.to_yaml(settings), encoding="utf-8")
     return directory / str(step)
 
 
@@ -73,11 +74,6 @@ def load_meta(step_path: Path) -> dict[str, Any]:
         found = meta.get("schema_version")
         raise InputError(f"{step_path}: schema version {found}, expected {SCHEMA_VERSION}")
     return meta
-
-
-def load_config(step_path: Path) -> config.Config:
-    """The resolved config of the run that wrote a checkpoint."""
-    return config.load(load_meta(step_path)["config"])
 
 
 def load_params(step_path: Path, settings: config.Config) -> network.Params:

@@ -49,7 +49,9 @@ class Walk:
         reward = (action - 1.0) * moved.memory[0]
         terminated = jax.random.uniform(key_end) < params.end_probability
         truncated = moved.time >= params.max_steps
-        return autoreset(self, key_reset, moved, moved.memory, reward, terminated, truncated, params)
+        return autoreset(
+            self, key_reset, moved, moved.memory, reward, terminated, truncated, params
+        )
 
 
 class StaggeredWalk(Walk):

@@ -25,6 +25,11 @@ KEY = jax.random.key(7)
 ROWS = PATHS * SESSIONS * SLOTS
 
 
+@jax.jit
+def simulate(key: jax.Array) -> simulator.Bars:
+    return simulator.simulate(key, SETTINGS.simulator, 2.5e-4)
+
+
 def test_a_generation_is_a_pure_function_of_key_and_number() -> None:
     rows = np.asarray(FEED.generation(KEY, 4))
     assert rows.shape == (ROWS, table.NUM_COLUMNS) and np.isfinite(rows).all()
@@ -40,7 +45,7 @@ def test_a_generation_is_a_pure_function_of_key_and_number() -> None:
 
 def test_a_path_depends_on_its_number_only() -> None:
     key = jax.random.fold_in(jax.random.fold_in(KEY, 4), 1)
-    bars = jax.jit(lambda key: simulator.simulate(key, SETTINGS.simulator, 2.5e-4))(key)
+    bars = simulate(key)
     second = slice(SESSIONS * SLOTS, 2 * SESSIONS * SLOTS)
     row = table.read_row(FEED.generation(KEY, 4)[second], jnp.arange(SESSIONS * SLOTS))
     np.testing.assert_allclose(row.close, bars.close, rtol=1e-6)
@@ -108,8 +113,7 @@ def test_memory_is_that_of_the_arrays() -> None:
 
 
 def real_bars(seed: int) -> simulator.Bars:
-    bars = simulator.simulate(jax.random.key(seed), SETTINGS.simulator, 0.0)
-    return jax.tree.map(np.asarray, bars)
+    return jax.tree.map(np.asarray, simulate(jax.random.key(seed)))
 
 
 def test_real_symbols_share_one_table_at_their_own_offsets() -> None:

@@ -38,6 +38,7 @@ def make_bars() -> Bars:
     )
 
 
+@jax.jit
 def build(bars: Bars) -> tuple[jax.Array, features.FeatureRow]:
     computed = features.compute(bars, config.Features())
     return table.build_rows(bars, computed, tick=0.01, quantity_step=10.0), computed

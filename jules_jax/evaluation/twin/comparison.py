@@ -11,13 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from jules_jax.env.record import StepRecord
 
 MONEY_TOLERANCE = 1e-6
-"""Of equity: for dollars, and for equity, its peak and trough, drawdown and round trips."""
+"""Of equity: for dollars, and for equity, its peak and trough and round trips; of 1: drawdown."""
 LEVEL_TOLERANCE = 1e-5
 """Relative: for prices, volumes, volatilities and the like."""
 REWARD_TOLERANCE = 1e-4
 """Absolute, for a reward term summed from the episode's start; or `MONEY_TOLERANCE` of Σ|terms|."""
+FLUSHED = float(np.finfo(np.float32).tiny)
+"""Smaller levels are zero to a device: the book's memories decay through the denormal numbers."""
 
-EQUITIES = ("equity", "equity_peak", "trough", "trip_pnl", "drawdown")
+EQUITIES = ("equity", "equity_peak", "trough", "trip_pnl")
 DOLLARS = ("price_pnl", "net_pnl")
 
 Array = NDArray[Any]
@@ -72,9 +74,11 @@ def _differs(
     if expected[name].dtype.kind in "biu":
         return found[name] != expected[name]
     a, b = found[name].astype(np.float64), expected[name]
-    tolerance: Any = LEVEL_TOLERANCE * abs(b)
+    tolerance: Any = LEVEL_TOLERANCE * abs(b) + FLUSHED
     if name in EQUITIES:
         tolerance = MONEY_TOLERANCE * abs(expected["equity"])
+    elif name == "drawdown":
+        tolerance = MONEY_TOLERANCE
     elif name in DOLLARS or name.startswith("cost_"):
         tolerance = MONEY_TOLERANCE * abs(expected["equity"]) * capital
     elif name.startswith("reward"):

@@ -58,7 +58,7 @@ class Lanes:
 
     equity: Array
     peak: Array
-    trough: Array
+    trough: Array  # of the present purgatory, or of the last one
     high: Array  # highest equity since the trough
     purgatory: Array
     locked: Array
@@ -422,12 +422,13 @@ def _settle(
 def _guard(bar: Any, lanes: Lanes, params: Params) -> tuple[Lanes, dict[str, Array]]:
     """The safeguards on the equity after the step."""
     limits, equity, held = params.safeguards, lanes.equity, lanes.position != 0
-    trough = np.where(lanes.purgatory, np.minimum(lanes.trough, equity), equity)
+    trough = np.where(lanes.purgatory, np.minimum(lanes.trough, equity), lanes.trough)
     recovered = equity >= (1 + limits.purgatory_escape_threshold_pct) * trough
     escaped = lanes.purgatory & ((equity > lanes.peak) | recovered)
     peak = np.where(escaped, equity, np.maximum(lanes.peak, equity))
     drawdown = (peak - equity) / peak
     entered = ~lanes.purgatory & (drawdown > limits.soft_dd_pct)
+    trough = np.where(entered, equity, trough)
     floor = (1 - limits.hard_dd_pct) * lanes.release_equity
     beyond = np.where(lanes.disarmed, equity <= floor, drawdown > limits.hard_dd_pct)
     breach = beyond & ~lanes.locked
