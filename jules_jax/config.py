@@ -654,4 +654,5 @@ def to_yaml(config: Config) -> str:
     """The config as a YAML document; `read_yaml` and `--config` read it back exactly."""
     import yaml
 
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    # Non-ASCII text is escaped: unescaped, PyYAML does not read all of it back (U+0085).
+    return yaml.safe_dump(to_dict(config), sort_keys=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jules_jax import config
@@ -168,8 +168,9 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=4000, deadline=None)
 @given(CONFIGS)
+@example(Config(runs_dir="a\x85b"))  # a line break to YAML, unless escaped
 def test_a_written_config_reads_back_exactly(tmp_path_factory, original):
     path = tmp_path_factory.mktemp("round_trip") / "config.yaml"
     path.write_text(config.to_yaml(original), encoding="utf-8")

@@ -38,8 +38,9 @@ class TrainState:
     update: jax.Array  # int32, updates done
 
 
-REPLICATED, BY_LANE = PartitionSpec(), PartitionSpec(LANE)
-SPECS: Any = TrainState(REPLICATED, REPLICATED, lanes=BY_LANE, key=REPLICATED, update=REPLICATED)
+REPLICATED: Any = PartitionSpec()
+BY_LANE: Any = PartitionSpec(LANE)
+SPECS = TrainState(REPLICATED, REPLICATED, lanes=BY_LANE, key=REPLICATED, update=REPLICATED)
 
 
 class Learner:
@@ -74,7 +75,8 @@ class Learner:
             self._update_shard, in_specs=(SPECS, REPLICATED), out_specs=(SPECS, REPLICATED)
         )
         self._init: Callable[..., TrainState] = jax.jit(init)
-        self._update: Callable[..., tuple[TrainState, Metrics]] = jax.jit(update, donate_argnums=0)
+        self._update = jax.jit(update, donate_argnums=0)
+        self._run_update: Callable[..., tuple[TrainState, Metrics]] = self._update
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""

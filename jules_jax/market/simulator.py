@@ -4,7 +4,7 @@ The mid price is an efficient part (fat-tailed, with three speeds of volatility,
 rare jumps and overnight gaps) times a hidden mispricing. Preset `easy` lets the mispricing revert
 (Ornstein-Uhlenbeck), so that it can be traded; preset `null` turns it into a martingale with the
 same innovations, so that nothing can. Prints bounce between bid and ask as in Roll (1984).
-Constants are measured on one-minute bars of SPY and AAPL; the model is C2 of the project's survey.
+Constants without another source are fits to one-minute bars of SPY and AAPL, 2014 to 2015.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def half_life(bars: float) -> float:
 
 
 def reference(bars: Bars) -> dict[str, np.ndarray]:
-    """What DESIGN calls the features, as one float64 loop that closes whole sessions eagerly."""
+    """The same definitions as one float64 loop over levels, with sessions closed eagerly."""
     h, low, c, v = (np.float64(x) for x in (bars.high, bars.low, bars.close, bars.volume))
     slots = bars.bars_per_session
     sigma, sigma_long = Average(half_life(60)), Average(half_life(5 * slots))

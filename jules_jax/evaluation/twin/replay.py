@@ -470,7 +470,7 @@ def _reward(
 ) -> tuple[Lanes, dict[str, Array]]:
     """The reward's terms, in reward units and signed so that they sum to the reward."""
     p = params.reward
-    lanes, alternation, chain_paid = _alternate(before, lanes, decision, trade, time, p)
+    lanes, chained, paid = _alternate(before, lanes, decision, trade, time, p)
     counts = (decision["outcome"] == Outcome.EXECUTED) | (
         decision["outcome"] == Outcome.LADDER_LIMIT
     )
@@ -484,7 +484,7 @@ def _reward(
     pnl = trade["net_pnl"] / params.account.initial_capital
     terms = {
         "reward_equity_change": REWARD_CAPITAL * pnl,
-        "reward_action_change": -p.action_change_penalty_factor * chain_paid,
+        "reward_action_change": -p.action_change_penalty_factor * paid,
         "reward_same_action": -p.same_action_penalty_factor * over,
         "reward_drawdown": -drawdown_paid,
         "reward_recovery_bonus": p.recovery_bonus_amount * recovered,
@@ -499,8 +499,7 @@ def _reward(
         bootstrapped=before.bootstrapped | proud,
     )
     return lanes, {
-        "alternation": alternation,
-        "chain": lanes.chain,
+        **chained,
         "repeats": repeats,
         "drawdown_weight": np.broadcast_to(weight, request.shape),
         **terms,
@@ -515,8 +514,8 @@ def _alternate(
     trade: dict[str, Array],
     time: int,
     reward: Reward,
-) -> tuple[Lanes, Array, Array]:
-    """Whether the step's fill alternates, and the multiple of the penalty that it pays."""
+) -> tuple[Lanes, dict[str, Array], Array]:
+    """Whether the step's fill alternates, its k, and the multiple of the penalty that it pays."""
     quantity, forced = decision["quantity"], decision["forced"]
     filled, direction = (quantity != 0) & ~forced, np.sign(quantity)
     alternation = filled & (direction == -before.direction)
@@ -532,7 +531,7 @@ def _alternate(
         fill_time=np.where(filled, time, before.fill_time),
         chain=np.where(exited, 0, chain),
     )
-    return lanes, alternation, paid
+    return lanes, {"alternation": alternation, "chain": chain}, paid
 
 
 def _drawdown_term(lanes: Lanes, params: Params) -> tuple[Array, Array]:
