@@ -109,7 +109,9 @@ class Market:
     adv: float = _amount(0.0, "average daily volume in shares, for sources without volume")
     quantity_step: float = _positive(1.0, "smallest tradable quantity (1 share; crypto e.g. 1e-4)")
     tick: float = _positive(0.01, "smallest price change, in dollars; bounds the spread from below")
-    refresh_updates: int = _count(8, "updates between two generations of simulated paths")
+    refresh_updates: int = _whole(
+        0, "updates between two generations of simulated paths; 0 takes the fewest allowed"
+    )
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,15 @@ class Config:
     def num_updates(self) -> int:
         """Updates in a training run: total_timesteps, rounded up to whole updates."""
         return -(-self.total_timesteps // (self.num_envs * self.ppo.n_steps))
+
+    @property
+    def refresh_updates(self) -> int:
+        """Updates between two generations, with 0 of the setting resolved.
+
+        The fewest allowed: the older generation is overwritten once its last episode has ended.
+        """
+        fewest = -(-self.max_steps_in_episode // self.ppo.n_steps)
+        return self.market.refresh_updates or fewest
 
     @property
     def shuffle_groups(self) -> int:
@@ -602,7 +613,7 @@ def _validate_market(config: Config) -> None:
     )
     enough = -(-config.max_steps_in_episode // config.ppo.n_steps)
     _require(
-        market.refresh_updates >= enough,
+        config.refresh_updates >= enough,
         f"market.refresh_updates is {market.refresh_updates}, expected at least {enough} "
         "(max_steps_in_episode / ppo.n_steps), as older episodes still read the rows replaced",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jules_jax import config, errors, flags
 
@@ -35,6 +35,15 @@ def _number(text: str | None, default: int, name: str) -> int:
     return value
 
 
+def _split(text: str | None) -> Literal["validation", "test"]:
+    match text:
+        case None | "validation":
+            return "validation"
+        case "test":
+            return "test"
+    raise errors.InputError(f"--split is {text!r}, expected validation or test")
+
+
 def main() -> None:
     """The command."""
     parsed = flags.parse(
@@ -44,9 +53,7 @@ def main() -> None:
         options=OPTIONS,
         base=lambda extras: config.read_yaml(_config_file(extras["checkpoint"])),
     )
-    split = parsed.extras["split"] or "validation"
-    if split not in ("validation", "test"):
-        raise errors.InputError(f"--split is {split!r}, expected validation or test")
+    split = _split(parsed.extras["split"])
     episodes = _number(parsed.extras["episodes"], 1024, "episodes")
     began = time.monotonic()
     from jules_jax.evaluation import comparison  # imports JAX, which --help must not wait for
@@ -72,7 +79,9 @@ def _config_file(checkpoint: str | None) -> Path:
     for place in (directory, directory.parent):
         if (place / CONFIG_FILE).is_file():
             return place / CONFIG_FILE
-    raise errors.InputError(f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint")
+    raise errors.InputError(
+        f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint"
+    )
 
 
 if __name__ == "__main__":

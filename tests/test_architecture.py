@@ -78,7 +78,10 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 
 def test_the_pure_environment_does_not_import_gymnax() -> None:
-    code = "import sys, jules_jax.env.transition, jules_jax.env.observation; print('gymnax' in sys.modules)"
+    code = (
+        "import sys, jules_jax.env.transition, jules_jax.env.observation\n"
+        "print('gymnax' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

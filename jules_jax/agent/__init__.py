@@ -1,1 +1,1 @@
-
+"""Agent: the recurrent actor-critic, its rollouts and its PPO learner."""

@@ -48,7 +48,7 @@ def init(key: jax.Array, num_inputs: int, hidden_size: int) -> LSTM:
 
 def _orthogonal_per_gate(key: jax.Array, rows: int, columns: int) -> jax.Array:
     draw = partial(jax.nn.initializers.orthogonal(1.0), shape=(rows, columns))
-    kernels = jax.vmap(draw)(jax.random.split(key, GATES))
+    kernels = lax.map(draw, jax.random.split(key, GATES))
     return jnp.concatenate(list(kernels), axis=1)
 
 

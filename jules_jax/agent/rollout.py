@@ -165,13 +165,7 @@ def collect(
     step t depend on key, t and its id only, not on how lanes are spread over devices.
     """
 
-    def act(
-        key_lane: jax.Array, env_state: Any, logits: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, ...], Metrics]:
-        key_action, key_env = jax.random.split(key_lane)
-        action = jax.random.categorical(key_action, logits).astype(jnp.int32)
-        outcome = env.step(key_env, env_state, action, env_params)
-        return action, outcome, _measure(outcome[2], outcome[5], action, logits, step_metrics)
+    act = partial(_act, env=env, env_params=env_params, step_metrics=step_metrics)
 
     def body(
         state: tuple[Lanes, _Final, Totals], t: jax.Array
@@ -212,6 +206,22 @@ def collect(
     (lanes, final, totals), transitions = lax.scan(body, start, jnp.arange(n_steps))
     v_next = _next_values(params, lanes, final, transitions, precision)
     return lanes, transitions, v_next, totals
+
+
+def _act(
+    key: jax.Array,
+    env_state: Any,
+    logits: jax.Array,
+    *,
+    env: Environment,
+    env_params: Any,
+    step_metrics: StepMetrics | None,
+) -> tuple[jax.Array, tuple[Any, ...], Metrics]:
+    """One lane's sampled action, what the environment made of it, and its step's metrics."""
+    key_action, key_env = jax.random.split(key)
+    action = jax.random.categorical(key_action, logits).astype(jnp.int32)
+    outcome = env.step(key_env, env_state, action, env_params)
+    return action, outcome, _measure(outcome[2], outcome[5], action, logits, step_metrics)
 
 
 def lane_keys(key: jax.Array, lane_ids: jax.Array) -> jax.Array:

@@ -1,1 +1,1 @@
-
+"""Environment: fills, account, safeguards and reward of an intraday trading episode."""

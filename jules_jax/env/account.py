@@ -36,7 +36,7 @@ def empty_holding() -> Holding:
     """Flat, with all of the initial capital."""
     zero = jnp.zeros((), jnp.float32)
     none = jnp.zeros((), jnp.int32)
-    return Holding(none, none, zero, none, zero, twofloat.from_float(1.0))
+    return Holding(none, none, zero, none, zero, twofloat.literal(1.0))
 
 
 def _affordable(
@@ -60,7 +60,7 @@ def largest_position(
     """Most quantity steps that size and cash limits allow, long or short, int32."""
     grid_equity = jnp.maximum(jnp.floor(equity_after_costs * EQUITY_GRID), 0.0)
     by_size = twofloat.from_float(account.max_position_size_pct)
-    by_cash = twofloat.add(twofloat.from_float(1.0), -account.min_cash_reserve_pct)
+    by_cash = twofloat.add(twofloat.literal(1.0), -account.min_cash_reserve_pct)
     return jnp.minimum(
         _affordable(by_size, grid_equity, price, step, account),
         _affordable(by_cash, grid_equity, price, step, account),

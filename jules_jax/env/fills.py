@@ -75,7 +75,7 @@ def liquidity(row: Row, price: jax.Array, fills: Fills) -> Liquidity:
     The half spread is the source's where it has one, else half of `bid_ask_spread_bps`, optionally
     wider after the open and in volatile minutes; never below half a tick.
     """
-    configured = 0.5 * BP * fills.bid_ask_spread_bps
+    configured = jnp.asarray(0.5 * BP * fills.bid_ask_spread_bps)
     if fills.spread_shape == "intraday":
         after_open = 1.0 + SPREAD_OPEN_WIDENING * jnp.exp(-row.minute / SPREAD_OPEN_MINUTES)
         volatility = jnp.sqrt(row.sigma_before / row.sigma_long_before)
@@ -149,7 +149,7 @@ def _power_3_2_rise(base: jax.Array, rise: jax.Array) -> jax.Array:
     return rise * square / jnp.maximum(top * jnp.sqrt(top) + base * jnp.sqrt(base), TINY)
 
 
-def _power_rise(base: jax.Array, rise: jax.Array, power: jax.Array) -> jax.Array:
+def _power_rise(base: jax.Array, rise: jax.Array, power: float) -> jax.Array:
     """(base + rise)^power − base^power likewise; a base below 1e-7 of the rise counts as none."""
     used = base > 1e-7 * rise
     start = jnp.where(used, base, rise)

@@ -18,7 +18,7 @@ READY_COOLDOWN = 0.25
 
 
 def observe(state: EnvState, row: Row, params: EnvParams) -> jax.Array:
-    """Observation `[12]` at the close of `row`, the bar of `state`; entries as in the docs' table."""
+    """Observation `[12]` at the close of `row`, the bar of `state` (docs/environment.md)."""
     holding, limits = state.holding, params.safeguards
     bars = jnp.sqrt(jnp.maximum(holding.bars_held, 1).astype(jnp.float32))
     entry = jnp.where(holding.position == 0, row.close, holding.average_entry_price)

@@ -46,7 +46,8 @@ class EnvParams:
 
 def cast_section(section: Section) -> Section:
     """The section with its floats as float32 arrays of shape `[]`."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), section)
+    cast: Section = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), section)
+    return cast
 
 
 def make_params(config: Config, market: MarketData, *, progress: float = 1.0) -> EnvParams:

@@ -16,7 +16,11 @@ from jules_jax.env import twofloat
 from jules_jax.env.twofloat import TwoFloat
 from jules_jax.market.table import NEVER_CLOSES, Row
 
-UNTIL_NEXT_SESSION = jnp.iinfo(jnp.int32).max
+UNTIL_NEXT_SESSION = 2**31 - 1
+EQUITY_MARGIN = 2.0**-20
+"""An equity exceeds another if it does by this share (about 1e-6) of initial capital: prices live on
+a lattice of ticks, so a holder's equity returns to the same value again and again, and without a
+margin the last bit of a float would decide what is a new high."""
 
 
 class RiskState(NamedTuple):
@@ -47,7 +51,7 @@ class RiskEvents(NamedTuple):
 
 def initial_risk() -> RiskState:
     """Drawdown state at the start of an episode."""
-    full = twofloat.from_float(1.0)
+    full = twofloat.literal(1.0)
     no = jnp.zeros((), bool)
     zero = jnp.zeros((), jnp.int32)
     return RiskState(full, full, full, full, no, no, zero, no, zero, zero)
@@ -90,17 +94,17 @@ def update_risk(
 ) -> tuple[RiskState, RiskEvents]:
     """The drawdown state after a step that closed with `equity` and `position`."""
     was_in = risk.in_purgatory
-    new_peak = twofloat.difference(equity, risk.equity_peak) > 0
+    above_peak = twofloat.difference(equity, risk.equity_peak)
     recovery = twofloat.difference(equity, risk.trough)
     threshold = safeguards.purgatory_escape_threshold_pct * twofloat.to_float(risk.trough)
-    escaped = was_in & (new_peak | (recovery >= threshold))
-    new_high = was_in & (twofloat.difference(equity, risk.recovery_high) > 0)
-    peak = twofloat.select(escaped | new_peak, equity, risk.equity_peak)
+    escaped = was_in & ((above_peak > EQUITY_MARGIN) | (recovery >= threshold))
+    new_high = was_in & (twofloat.difference(equity, risk.recovery_high) > EQUITY_MARGIN)
+    peak = twofloat.select(escaped | (above_peak > 0), equity, risk.equity_peak)
     depth = drawdown(equity, peak)
 
     entered = ~was_in & (depth > safeguards.soft_dd_pct)
     in_purgatory = (was_in & ~escaped) | entered
-    new_trough = entered | (was_in & (recovery < 0))
+    new_trough = entered | (was_in & (recovery < -EQUITY_MARGIN))
     trough = twofloat.select(new_trough, equity, risk.trough)
     high = twofloat.select(new_trough | new_high, equity, risk.recovery_high)
 

@@ -55,8 +55,12 @@ class TradingEnv(environment.Environment[EnvState, EnvParams]):
             market = SimulatedFeed(self._config).resident(jax.random.key(self._config.seed), 0)
             return make_params(self._config, market)
 
-    def step_env(  # type: ignore[override]
-        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    def step_env(
+        self,
+        key: jax.Array,
+        state: EnvState,
+        action: int | float | jax.Array,
+        params: EnvParams,
     ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
         """One step without reset: (obs, state, reward, terminated, info)."""
         del key  # an episode is a function of its start and its actions
@@ -80,7 +84,7 @@ class TradingEnv(environment.Environment[EnvState, EnvParams]):
         action: int | float | jax.Array,
         params: EnvParams | None = None,
     ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, jax.Array, dict[Any, Any]]:
-        """One step with automatic reset; same contract as gymnax's, with fewer draws and selects."""
+        """One step with automatic reset: gymnax's contract, with fewer draws and selects."""
         if params is None:
             params = self.default_params
         final_obs, stepped, reward, terminated, info = self.step_env(key, state, action, params)

@@ -92,9 +92,7 @@ def _target(
     """The order as asked for and overridden, before caps on its size."""
     position = state.holding.position
     price_seen = row.previous_close
-    new_lot = accounts.lot_size(
-        state.holding.equity, price_seen, row.quantity_step, params.account
-    )
+    new_lot = accounts.lot_size(state.holding.equity, price_seen, row.quantity_step, params.account)
     lot = jnp.where(position == 0, new_lot, state.holding.lot)
     ladder, allowed = accounts.ladder_target(position, lot, request, params.account)
 
@@ -175,7 +173,7 @@ def _cap(
 
 
 def _zero_unless(condition: jax.Array, costs: Costs) -> Costs:
-    return jax.tree.map(lambda cost: jnp.where(condition, cost, 0.0), costs)
+    return Costs(*(jnp.where(condition, cost, 0.0) for cost in costs))
 
 
 class Execution(NamedTuple):
@@ -197,15 +195,11 @@ def _execute(
     step = row.quantity_step
     held = state.holding.position.astype(jnp.float32) * step
     shares = order.quantity.astype(jnp.float32) * step
-    costs = fills.trade_costs(
-        shares, held, row.open, market, book, state.kyle_lambda, params.fills
-    )
+    costs = fills.trade_costs(shares, held, row.open, market, book, state.kyle_lambda, params.fills)
     costs = _zero_unless(order.quantity != 0, costs)
     slippage = costs.total() - costs.fees
     size = jnp.maximum(jnp.abs(shares), step)
-    fill_price = jnp.where(
-        order.quantity != 0, row.open + jnp.sign(shares) * slippage / size, 0.0
-    )
+    fill_price = jnp.where(order.quantity != 0, row.open + jnp.sign(shares) * slippage / size, 0.0)
     book = fills.decay(fills.displace(book, shares), params.fills)
     position = state.holding.position + order.quantity
     held_after = position.astype(jnp.float32) * step
@@ -234,7 +228,7 @@ def _execute(
 def _settle(
     state: EnvState, order: Order, done: Execution, params: EnvParams
 ) -> tuple[Holding, jax.Array, jax.Array]:
-    """The holding after a step, the round trip's P&L so far, and whether the step closed it (bool)."""
+    """The holding after a step, its round trip's P&L, and whether the step closed it (bool)."""
     holding = state.holding
     net_pnl = (done.price_pnl - done.costs.total() - done.borrow) / params.account.initial_capital
     after_open = holding.position + order.quantity
@@ -258,7 +252,7 @@ def _settle(
 def transition(
     state: EnvState, row: Row, action: jax.Array, params: EnvParams
 ) -> tuple[EnvState, StepRecord]:
-    """Executes `action` (int32 in {0 SELL, 1 HOLD, 2 BUY}) in the bar `row`, the one after state.row.
+    """Executes `action` (0 SELL, 1 HOLD, 2 BUY) in the bar `row`, the one after state.row.
 
     Returns the new state and the full record of the step.
     """
@@ -296,7 +290,7 @@ def transition(
     depth_penalty = reward.drawdown_penalty(
         events.drawdown, weight, params.reward, params.safeguards
     )
-    bootstrap = closed & (trip_pnl > 0) & ~state.bootstrap_paid
+    bootstrap = closed & (trip_pnl > safeguards.EQUITY_MARGIN) & ~state.bootstrap_paid
     terms = reward.scale_terms(
         equity_change=net_pnl / params.account.initial_capital,
         action_change=reward.action_change_penalty(chain, alternation & reduces, params.reward),

@@ -31,6 +31,14 @@ def from_float(value: jax.Array | float) -> TwoFloat:
     return TwoFloat(high, jnp.zeros_like(high))
 
 
+def literal(value: float) -> TwoFloat:
+    """A constant of the program as a two-float.
+
+    The barrier keeps XLA from simplifying (1 + b) − 1 to b, which would drop the low part of a sum.
+    """
+    return from_float(lax.optimization_barrier(jnp.float32(value)))
+
+
 def _two_sum(a: jax.Array, b: jax.Array) -> TwoFloat:
     total = a + b
     b_part = total - a
@@ -43,7 +51,7 @@ def _split(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     return upper, a - upper
 
 
-def product(a: jax.Array, b: jax.Array) -> TwoFloat:
+def product(a: jax.Array | float, b: jax.Array | float) -> TwoFloat:
     """`a · b` of two float32, exactly."""
     a_upper, a_lower = _split(jnp.asarray(a, jnp.float32))
     b_upper, b_lower = _split(jnp.asarray(b, jnp.float32))
@@ -52,15 +60,15 @@ def product(a: jax.Array, b: jax.Array) -> TwoFloat:
     return _two_sum(second.high, second.low + (first.low + a_lower * b_lower))
 
 
-def times(a: TwoFloat, b: jax.Array) -> TwoFloat:
+def times(a: TwoFloat, b: jax.Array | float) -> TwoFloat:
     """`a · b` for a float32 `b`, to about 46 bits."""
     main = product(a.high, b)
     return _two_sum(main.high, main.low + a.low * b)
 
 
-def add(a: TwoFloat, b: jax.Array) -> TwoFloat:
+def add(a: TwoFloat, b: jax.Array | float) -> TwoFloat:
     """`a + b` for a float32 `b`; a running sum by it is compensated."""
-    main = _two_sum(a.high, b)
+    main = _two_sum(a.high, jnp.asarray(b, jnp.float32))
     return _two_sum(main.high, main.low + a.low)
 
 
@@ -87,7 +95,7 @@ def to_float(a: TwoFloat) -> jax.Array:
 def floor_ratio(numerator: TwoFloat, denominator: TwoFloat) -> jax.Array:
     """⌊numerator / denominator⌋ as int32, right even where float32 division would round up.
 
-    For 0 ≤ quotient < 2²³ and denominator > 0; larger quotients saturate at 2²³, negative ones at 0.
+    For denominator > 0; quotients beyond 2²³ saturate there, negative ones at 0.
     """
     quotient = jnp.floor(numerator.high / denominator.high)
     quotient = jnp.clip(quotient, 0.0, 2.0**23)

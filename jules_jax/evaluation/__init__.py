@@ -1,1 +1,1 @@
-
+"""Evaluation: whole episodes of policies, compared and replayed."""

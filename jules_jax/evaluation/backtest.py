@@ -85,9 +85,7 @@ def _run(
         state = initial_state(row, row_index, symbol, env_params)
         return state, observe(state, row, env_params)
 
-    def step(
-        state: EnvState, action: jax.Array
-    ) -> tuple[EnvState, jax.Array, jax.Array, dict[str, jax.Array]]:
+    def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
         row = read_row(env_params.market.rows, state.row + 1)
         state, record = transition(state, row, action, env_params)
         measured = {

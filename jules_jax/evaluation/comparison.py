@@ -50,9 +50,7 @@ def fresh_paths(config: Config, episodes: int, key: jax.Array) -> MarketData:
     return SimulatedFeed(dataclasses.replace(config, simulator=simulator)).fresh(key)
 
 
-def compare(
-    config: Config, params: network.Params, *, split: Split, episodes: int
-) -> Comparison:
+def compare(config: Config, params: network.Params, *, split: Split, episodes: int) -> Comparison:
     """Plays `episodes` episodes of each policy; the same starts, prices and costs for all.
 
     With `market.data` set on the held-out `split` of that file, else on fresh simulated paths, one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,8 +25,8 @@ def random() -> Policy:
         params: Any, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
     ) -> tuple[Any, jax.Array]:
         del params, obs, first
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), SELL, BUY + 1, jnp.int32))
-        return carry, draw(keys)
+        draw = partial(jax.random.randint, shape=(), minval=SELL, maxval=BUY + 1)
+        return carry, jax.vmap(draw)(keys)
 
     return Policy("random", _no_carry, act)
 

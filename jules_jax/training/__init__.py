@@ -1,1 +1,1 @@
-
+"""Training: the loop, its market, checkpoints, monitoring and registry."""

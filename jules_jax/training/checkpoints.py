@@ -78,9 +78,7 @@ def load_meta(step_path: Path) -> dict[str, Any]:
 
 def load_params(step_path: Path, settings: config.Config) -> network.Params:
     """The weights of a checkpoint; raises `InputError` where their shapes are not the config's."""
-    abstract = jax.eval_shape(
-        lambda key: network.init(key, settings.network), jax.random.key(0)
-    )
+    abstract = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract

@@ -50,7 +50,7 @@ class Market:
 
     def __init__(self, settings: config.Config) -> None:
         self._key = jax.random.fold_in(jax.random.key(settings.seed), MARKET_KEY)
-        self._refresh_updates = settings.market.refresh_updates
+        self._refresh_updates = settings.refresh_updates
         self._feed = None if settings.market.data else SimulatedFeed(settings)
         self.generation = 0
         self.notes: tuple[str, ...] = ()
@@ -73,7 +73,8 @@ class Market:
 
 def use_compilation_cache() -> Path:
     """Keeps compiled programs in the user's cache directory, unless JAX_COMPILATION_CACHE_DIR says
-    where."""
+    where.
+    """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or home / "jules_jax" / "xla")
     jax.config.update("jax_compilation_cache_dir", str(path))

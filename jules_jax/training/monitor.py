@@ -96,7 +96,9 @@ class Monitor:
         per_episode = "episode_sum/"
         sums = {"episodes": raw["rollout/episodes"]}
         sums |= {"ep_rew": raw["rollout/ep_rew_sum"], "ep_len": raw["rollout/ep_len_sum"]}
-        sums |= {k.removeprefix(per_episode): v for k, v in raw.items() if k.startswith(per_episode)}
+        sums |= {
+            k.removeprefix(per_episode): v for k, v in raw.items() if k.startswith(per_episode)
+        }
         self._window.add(sums)
         means = self._window.means()
         steps = self._settings.num_envs * self._settings.ppo.n_steps

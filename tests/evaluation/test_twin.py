@@ -191,3 +191,36 @@ def play_both(sweep: Sweep) -> tuple[StepRecord, StepRecord]:
         symbols=sweep.symbols,
     )
     return jax.tree.map(np.asarray, record), twin
+
+
+def events(record: StepRecord) -> Counter:
+    """How often each outcome, cap, safeguard event and reward term occurred."""
+    counts = Counter({o.name: int(np.sum((record.outcome == o) & (record.time > 0))) for o in Outcome})
+    flags = (
+        "forced capped_by_participation capped_by_cash close_quantity trip_closed purgatory_entered "
+        "in_purgatory escaped hard_breach locked lock_released early_warning alternation terminated "
+        "soft_breach_run cooldown_left reward_equity_change reward_action_change "
+        "reward_same_action reward_drawdown reward_recovery_bonus reward_bootstrap_bonus "
+        "cost_spread cost_temporary cost_transient cost_permanent cost_fees cost_borrow"
+    )
+    return counts | {name: int(np.count_nonzero(getattr(record, name))) for name in flags.split()}
+
+
+@pytest.fixture(scope="module")
+def seen() -> Counter:
+    """Events over all cases played so far."""
+    return Counter()
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_every_field_of_every_step_agrees_with_the_twin(case, seen):
+    sweep = draw_sweep(case, seed=CASES.index(case), lanes=256, steps=300)
+    record, twin = play_both(sweep)
+    assert compare(record, twin, initial_capital=sweep.sections["account"].initial_capital) is None
+    seen.update(events(twin))
+
+
+def test_the_cases_make_every_event_happen(seen):
+    if not seen:
+        pytest.skip("counts what the cases above have played")
+    assert {name: count for name, count in seen.items() if count < 100} == {}

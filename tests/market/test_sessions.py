@@ -133,7 +133,7 @@ def test_sessions_agree_with_the_standard_library_s_clock(minutes: set[int], zon
     days = sorted({day for day, _ in expected})
     np.testing.assert_array_equal(found.session, [days.index(day) for day, _ in expected])
     np.testing.assert_array_equal(found.minute, [minute for _, minute in expected])
-    last = {day: minute for day, minute in expected}
+    last = dict(expected)
     np.testing.assert_array_equal(found.session_length, [last[day] + 1 for day, _ in expected])
     for array in (found.session, found.minute, found.session_length, found.bar_of_session):
         assert array.dtype == np.int32

@@ -29,6 +29,8 @@ REWARD_CAPITAL = 50_000.0
 """Rewards are per this much initial capital, dollars."""
 EQUITY_GRID = 1024
 """Sizes are computed from equity in multiples of 1/1024 of initial capital."""
+TIE = 2.0**-20
+"""Equities this close count as equal: a holder's is the same whenever the price is, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,11 @@ def replay(
       bar_seconds: length of a bar.
       symbols: reported in the record, `[]` or `[N]`.
     """
-    rows, starts, actions = np.asarray(rows, np.float32), np.asarray(start_rows), np.asarray(actions)
+    rows, starts, actions = (
+        np.asarray(rows, np.float32),
+        np.asarray(start_rows),
+        np.asarray(actions),
+    )
     params = Params(
         _as_float64(account),
         _as_float64(fills),
@@ -304,7 +310,7 @@ def _cap(
 
 
 def _half_spread(price: Array, bar: Any, fills: Fills) -> Array:
-    """h in return units."""
+    """H in return units."""
     configured = fills.bid_ask_spread_bps / 2 / 1e4
     if fills.spread_shape == "intraday":
         early = 1 + 2.5 * np.exp(-bar.minute / 8)
@@ -422,9 +428,9 @@ def _settle(
 def _guard(bar: Any, lanes: Lanes, params: Params) -> tuple[Lanes, dict[str, Array]]:
     """The safeguards on the equity after the step."""
     limits, equity, held = params.safeguards, lanes.equity, lanes.position != 0
-    trough = np.where(lanes.purgatory, np.minimum(lanes.trough, equity), lanes.trough)
+    trough = np.where(lanes.purgatory & (equity < lanes.trough - TIE), equity, lanes.trough)
     recovered = equity >= (1 + limits.purgatory_escape_threshold_pct) * trough
-    escaped = lanes.purgatory & ((equity > lanes.peak) | recovered)
+    escaped = lanes.purgatory & ((equity > lanes.peak + TIE) | recovered)
     peak = np.where(escaped, equity, np.maximum(lanes.peak, equity))
     drawdown = (peak - equity) / peak
     entered = ~lanes.purgatory & (drawdown > limits.soft_dd_pct)
@@ -478,9 +484,9 @@ def _reward(
     repeats = np.where(request == 0, 0, np.where(counts, repeated, before.repeats))
     over = np.where(counts, np.clip(repeats - 2, 0, p.same_action_cap), 0)
     weight, drawdown_paid = _drawdown_term(lanes, params)
-    new_trough = ~before.purgatory | (lanes.equity < before.trough)
-    recovered = before.purgatory & (lanes.equity > before.high) & ~new_trough
-    proud = trade["trip_closed"] & (trade["trip_pnl"] > 0) & ~before.bootstrapped
+    new_trough = ~before.purgatory | (lanes.equity < before.trough - TIE)
+    recovered = ~new_trough & (lanes.equity > before.high + TIE)
+    proud = trade["trip_closed"] & (trade["trip_pnl"] > TIE) & ~before.bootstrapped
     pnl = trade["net_pnl"] / params.account.initial_capital
     terms = {
         "reward_equity_change": REWARD_CAPITAL * pnl,
@@ -495,7 +501,7 @@ def _reward(
         lanes,
         counted=np.where(counts, request, before.counted),
         repeats=repeats,
-        high=np.where(new_trough, lanes.equity, np.maximum(before.high, lanes.equity)),
+        high=np.where(new_trough | recovered, lanes.equity, before.high),
         bootstrapped=before.bootstrapped | proud,
     )
     return lanes, {
@@ -558,7 +564,11 @@ def _floor_quotient(numerators: tuple[Any, ...], denominators: tuple[Any, ...]) 
     floor = np.floor(quotient).astype(np.int64)
     doubtful = abs(quotient - np.rint(quotient)) <= 1e-14 * abs(quotient)
     for lane in np.flatnonzero(doubtful):
-        numerator = reduce(lambda product, x: product * Fraction(float(x[lane])), above, Fraction(1))
-        denominator = reduce(lambda product, x: product * Fraction(float(x[lane])), below, Fraction(1))
+        numerator = reduce(
+            lambda product, x: product * Fraction(float(x[lane])), above, Fraction(1)
+        )
+        denominator = reduce(
+            lambda product, x: product * Fraction(float(x[lane])), below, Fraction(1)
+        )
         floor[lane] = numerator // denominator
     return floor
