@@ -164,7 +164,6 @@ def collect(
     the end are one batched critic call after the scan. The draws of lane `lane_ids[i]` `[N]` at
     step t depend on key, t and its id only, not on how lanes are spread over devices.
     """
-
     act = partial(_act, env=env, env_params=env_params, step_metrics=step_metrics)
 
     def body(

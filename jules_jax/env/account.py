@@ -49,16 +49,17 @@ def _affordable(
 
 def lot_size(equity: TwoFloat, price: jax.Array, step: jax.Array, account: Account) -> jax.Array:
     """Quantity steps in one lot, when opening from flat: ⌊position_size_pct · equity / price⌋."""
-    grid_equity = jnp.round(twofloat.to_float(equity) * EQUITY_GRID)
+    grid_equity = twofloat.floor(twofloat.add(twofloat.times(equity, EQUITY_GRID), 0.5))
     fraction = twofloat.from_float(account.position_size_pct)
     return _affordable(fraction, grid_equity, price, step, account)
 
 
 def largest_position(
-    equity_after_costs: jax.Array, price: jax.Array, step: jax.Array, account: Account
+    equity_after_costs: TwoFloat, price: jax.Array, step: jax.Array, account: Account
 ) -> jax.Array:
     """Most quantity steps that size and cash limits allow, long or short, int32."""
-    grid_equity = jnp.maximum(jnp.floor(equity_after_costs * EQUITY_GRID), 0.0)
+    grid_equity = twofloat.floor(twofloat.times(equity_after_costs, EQUITY_GRID))
+    grid_equity = jnp.maximum(grid_equity, 0.0)
     by_size = twofloat.from_float(account.max_position_size_pct)
     by_cash = twofloat.add(twofloat.literal(1.0), -account.min_cash_reserve_pct)
     return jnp.minimum(

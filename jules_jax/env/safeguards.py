@@ -18,7 +18,7 @@ from jules_jax.market.table import NEVER_CLOSES, Row
 
 UNTIL_NEXT_SESSION = 2**31 - 1
 EQUITY_MARGIN = 2.0**-20
-"""An equity exceeds another if it does by this share (about 1e-6) of initial capital: prices live on
+"""An equity exceeds another if it does by this share (1e-6) of initial capital: prices live on
 a lattice of ticks, so a holder's equity returns to the same value again and again, and without a
 margin the last bit of a float would decide what is a new high."""
 

@@ -21,6 +21,7 @@ from jules_jax.env.params import EnvParams
 from jules_jax.env.record import Outcome, StepRecord
 from jules_jax.env.reward import Habits, RewardTerms
 from jules_jax.env.safeguards import RiskEvents, RiskState
+from jules_jax.env.twofloat import TwoFloat
 from jules_jax.market.table import Row
 
 SECONDS_PER_YEAR = 365 * 24 * 3600
@@ -152,8 +153,9 @@ def _cap(
     cost = fills.trade_costs(
         shares, held, row.open, market, book, state.kyle_lambda, params.fills
     ).total()
-    gap = held * (row.open - row.previous_close)
-    equity = twofloat.to_float(state.holding.equity) + (gap - cost) / params.account.initial_capital
+    gap = _price_pnl(position, row.open, row.previous_close, row.quantity_step)
+    change = twofloat.divide(twofloat.add(gap, -cost), params.account.initial_capital)
+    equity = twofloat.plus(state.holding.equity, change)
     limit = accounts.largest_position(equity, row.open, row.quantity_step, params.account)
     adds = direction * jnp.sign(position) >= 0
     room = jnp.maximum(limit - jnp.abs(position), 0)
@@ -172,6 +174,14 @@ def _cap(
     )
 
 
+def _price_pnl(
+    position: jax.Array, price: jax.Array, price_before: jax.Array, step: jax.Array
+) -> TwoFloat:
+    """Dollars that `position` quantity steps gain from `price_before` to `price`."""
+    move = twofloat.gap(price, price_before)
+    return twofloat.times(twofloat.times(move, position.astype(jnp.float32)), step)
+
+
 def _zero_unless(condition: jax.Array, costs: Costs) -> Costs:
     return Costs(*(jnp.where(condition, cost, 0.0) for cost in costs))
 
@@ -184,7 +194,7 @@ class Execution(NamedTuple):
     fill_price: jax.Array
     costs: Costs  # of both trades
     borrow: jax.Array
-    price_pnl: jax.Array
+    price_pnl: TwoFloat
     book: Book
 
 
@@ -203,7 +213,10 @@ def _execute(
     book = fills.decay(fills.displace(book, shares), params.fills)
     position = state.holding.position + order.quantity
     held_after = position.astype(jnp.float32) * step
-    price_pnl = held * (row.close - row.previous_close) + shares * (row.close - row.open)
+    price_pnl = twofloat.plus(
+        _price_pnl(state.holding.position, row.close, row.previous_close, step),
+        _price_pnl(order.quantity, row.close, row.open, step),
+    )
     years = params.market.bar_seconds / SECONDS_PER_YEAR
     borrow = jnp.maximum(-held_after, 0.0) * row.open * (params.account.borrow_rate * years)
 
@@ -226,14 +239,13 @@ def _execute(
 
 
 def _settle(
-    state: EnvState, order: Order, done: Execution, params: EnvParams
+    state: EnvState, order: Order, done: Execution, change: TwoFloat
 ) -> tuple[Holding, jax.Array, jax.Array]:
-    """The holding after a step, its round trip's P&L, and whether the step closed it (bool)."""
+    """The holding after `change` of equity, its round trip's P&L, whether that closed (bool)."""
     holding = state.holding
-    net_pnl = (done.price_pnl - done.costs.total() - done.borrow) / params.account.initial_capital
     after_open = holding.position + order.quantity
     entry = accounts.average_entry(holding, order.quantity, after_open, done.fill_price)
-    trip = jnp.where(holding.position == 0, 0.0, holding.trip_pnl) + net_pnl
+    trip = jnp.where(holding.position == 0, 0.0, holding.trip_pnl) + twofloat.to_float(change)
     flat = done.position == 0
     closed = flat & ((holding.position != 0) | (after_open != 0))
     opened = holding.position == 0
@@ -244,7 +256,7 @@ def _settle(
         average_entry_price=jnp.where(flat, 0.0, entry),
         bars_held=jnp.where(flat, 0, held_bars),
         trip_pnl=jnp.where(flat, 0.0, trip),
-        equity=twofloat.add(holding.equity, net_pnl),
+        equity=twofloat.plus(holding.equity, change),
     )
     return settled, trip, closed
 
@@ -265,7 +277,9 @@ def transition(
     order = _target(state, row, request, risk.locked, cooldown, params)
     order = _cap(order, state, row, market, book, params)
     done = _execute(order, state, row, market, book, params)
-    holding, trip_pnl, closed = _settle(state, order, done, params)
+    net_pnl = twofloat.add(done.price_pnl, -(done.costs.total() + done.borrow))
+    change = twofloat.divide(net_pnl, params.account.initial_capital)
+    holding, trip_pnl, closed = _settle(state, order, done, change)
 
     voluntary = (order.quantity != 0) & ~order.forced
     executed_direction = jnp.where(voluntary, jnp.sign(order.quantity), 0)
@@ -284,7 +298,6 @@ def transition(
     risk, events = safeguards.update_risk(
         risk, holding.equity, holding.position, row, params.safeguards, params.market.bar_seconds
     )
-    net_pnl = done.price_pnl - done.costs.total() - done.borrow
     reduces = jnp.abs(state.holding.position + order.quantity) < jnp.abs(state.holding.position)
     weight = reward.drawdown_weight(params.progress, params.reward)
     depth_penalty = reward.drawdown_penalty(
@@ -292,7 +305,7 @@ def transition(
     )
     bootstrap = closed & (trip_pnl > safeguards.EQUITY_MARGIN) & ~state.bootstrap_paid
     terms = reward.scale_terms(
-        equity_change=net_pnl / params.account.initial_capital,
+        equity_change=twofloat.to_float(change),
         action_change=reward.action_change_penalty(chain, alternation & reduces, params.reward),
         same_action=reward.same_action_penalty(habits, counts, params.reward),
         drawdown=jnp.where(holding.position != 0, depth_penalty, 0.0),
@@ -321,7 +334,7 @@ def transition(
     record = _record(
         state, new_state, row, market, order, done, events, terms,
         request=request, released=released, alternation=alternation, chain=chain,
-        weight=weight, net_pnl=net_pnl, trip_pnl=trip_pnl, trip_closed=closed,
+        weight=weight, net_pnl=twofloat.to_float(net_pnl), trip_pnl=trip_pnl, trip_closed=closed,
         terminated=terminated,
     )  # fmt: skip
     return new_state, record
@@ -376,7 +389,7 @@ def _record(
         recent_volume=after.book.recent_volume,
         displaced_ask=after.book.displaced_ask,
         displaced_bid=after.book.displaced_bid,
-        price_pnl=done.price_pnl,
+        price_pnl=twofloat.to_float(done.price_pnl),
         cost_spread=done.costs.spread,
         cost_temporary=done.costs.temporary,
         cost_transient=done.costs.transient,

@@ -72,6 +72,25 @@ def add(a: TwoFloat, b: jax.Array | float) -> TwoFloat:
     return _two_sum(main.high, main.low + a.low)
 
 
+def plus(a: TwoFloat, b: TwoFloat) -> TwoFloat:
+    """`a + b`, to about 46 bits."""
+    main = _two_sum(a.high, b.high)
+    return _two_sum(main.high, main.low + (a.low + b.low))
+
+
+def gap(a: jax.Array, b: jax.Array) -> TwoFloat:
+    """`a − b` of two float32, exactly."""
+    return _two_sum(a, -b)
+
+
+def divide(a: TwoFloat, b: jax.Array | float) -> TwoFloat:
+    """`a / b` for a float32 `b`, to about 46 bits."""
+    quotient = a.high / b
+    taken = product(quotient, b)
+    remainder = (a.high - taken.high) + (a.low - taken.low)
+    return _two_sum(quotient, remainder / b)
+
+
 def difference(a: TwoFloat, b: TwoFloat) -> jax.Array:
     """`a − b` as one float32, without the cancellation that float32 levels would suffer."""
     return (a.high - b.high) + (a.low - b.low)
@@ -90,6 +109,13 @@ def maximum(a: TwoFloat, b: TwoFloat) -> TwoFloat:
 def to_float(a: TwoFloat) -> jax.Array:
     """Nearest float32."""
     return a.high + a.low
+
+
+def floor(a: TwoFloat) -> jax.Array:
+    """⌊a⌋ as a float32, for |a| below 2²³."""
+    whole = jnp.floor(a.high)
+    rest = (a.high - whole) + a.low
+    return jnp.where(rest < 0, whole - 1, jnp.where(rest >= 1, whole + 1, whole))
 
 
 def floor_ratio(numerator: TwoFloat, denominator: TwoFloat) -> jax.Array:

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.agent.numpy_network import lstm_step, to_numpy
 
 from jules_jax.agent import lstm
+from tests.agent.numpy_network import lstm_step, to_numpy
 
 STEPS, LANES, INPUTS, HIDDEN = 12, 3, 4, 5
 

@@ -1,11 +1,13 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.agent.numpy_network import to_numpy, tower_step
 
 from jules_jax import config
 from jules_jax.agent import lstm, network
+from tests.agent.numpy_network import to_numpy, tower_step
 
 STEPS, LANES = 10, 3
 SMALL = config.Network(lstm_hidden_size=6, net_arch=(8, 7))
@@ -56,7 +58,10 @@ def test_a_sequence_equals_an_independent_float64_network(params, data):
     weights = to_numpy(params)
     for lane in range(LANES):
         for place, outputs in enumerate((logits, value[..., None])):
-            hidden, cell = np.float64(carry.hidden[lane, place]), np.float64(carry.cell[lane, place])
+            hidden, cell = (
+                np.float64(carry.hidden[lane, place]),
+                np.float64(carry.cell[lane, place]),
+            )
             for t in range(STEPS):
                 expected, hidden, cell = tower_step(
                     weights, place, hidden, cell, obs[t, lane], first[t, lane]
@@ -81,7 +86,7 @@ def test_a_sequence_equals_its_steps(params, data):
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
 def test_matrix_products_have_the_precision_asked_for(params, data, precision):
     carry, obs, first = data
-    apply = lambda params: network.apply_sequence(params, carry, obs, first, precision=precision)
-    text = str(jax.make_jaxpr(apply)(params))
+    apply = partial(network.apply_sequence, precision=precision)
+    text = str(jax.make_jaxpr(apply)(params, carry, obs, first))
     assert ("HIGHEST" in text) == (precision == "highest")
     assert ("HIGH" in text) == (precision != "default")

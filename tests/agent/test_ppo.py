@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.agent.numpy_network import to_numpy, tower_step
 
 from jules_jax import config
 from jules_jax.agent import network, ppo
+from tests.agent.numpy_network import to_numpy, tower_step
 
 
 def gae_by_definition(reward, value, v_next, terminated, truncated, gamma, gae_lambda):

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Params:
-    """Parameters of every toy: steps to the time limit, and the chance of ending before it."""
+    """Steps to the time limit, the chance of ending before it, and the noise of a walk's step."""
 
     max_steps: jax.Array
     end_probability: jax.Array
+    noise: jax.Array
 
 
-def params(max_steps: int = 10, end_probability: float = 0.1) -> Params:
-    return Params(jnp.int32(max_steps), jnp.float32(end_probability))
+def params(max_steps: int = 10, end_probability: float = 0.1, noise: float = 0.4) -> Params:
+    return Params(jnp.int32(max_steps), jnp.float32(end_probability), jnp.float32(noise))
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +46,7 @@ class Walk:
         self.traces += 1
         key_noise, key_end, key_reset = jax.random.split(key, 3)
         noise = jax.random.normal(key_noise, state.memory.shape)
-        moved = State(state.time + jnp.int32(1), 0.9 * state.memory + 0.4 * noise)
+        moved = State(state.time + jnp.int32(1), 0.9 * state.memory + params.noise * noise)
         reward = (action - 1.0) * moved.memory[0]
         terminated = jax.random.uniform(key_end) < params.end_probability
         truncated = moved.time >= params.max_steps

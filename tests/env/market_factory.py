@@ -129,21 +129,22 @@ def _sessions(
     rng: np.random.Generator, symbol: Symbol, bars: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Session and slot of each bar `[B]`: full, short and cut-off sessions, with bars missing."""
-    sessions, slots = [], []
+    sessions, slots, count = [], [], 0
     while len(slots) < bars:
+        count += 1
         full = np.arange(symbol.bars_per_session)
         kept = full[rng.random(full.size) > rng.choice([0.0, 0.0, 0.1])]
         last = rng.choice([full.size, full.size, rng.integers(2, full.size + 1)])
         kept = kept[:last] if not symbol.continuous and kept.size > 2 else full
         slots += kept.tolist()
-        sessions += [len(sessions)] * kept.size
+        sessions += [count] * kept.size
     return np.asarray(sessions[:bars]), np.asarray(slots[:bars])
 
 
 def _prices(
     rng: np.random.Generator, symbol: Symbol, opens: np.ndarray, bars: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Opens and closes `[B]`: a random walk that jumps, gaps overnight, and returns to its level."""
+    """Opens and closes `[B]`: a walk that jumps, gaps overnight, and stays near its level."""
     moves = symbol.sigma * rng.standard_normal((bars, 2)) * [0.2, 1.0]
     moves[:, 0] += opens * 5 * symbol.sigma * rng.standard_normal(bars)
     jumps = rng.random((bars, 2)) < symbol.jump_rate / 2
@@ -164,9 +165,10 @@ def _volumes(
     """Volume, expected volume and ADV of each bar `[B]`, with runs of no volume."""
     bars = session.size
     daily = symbol.daily_capitals * symbol.capital / price
-    adv = daily * np.exp(0.2 * rng.standard_normal(bars + 1))[np.cumsum(np.diff(session, prepend=0) != 0)]
+    adv = daily * np.exp(0.2 * rng.standard_normal(bars))[session]
     step = symbol.quantity_step
-    expected = np.maximum(adv / symbol.bars_per_session * np.exp(0.5 * rng.standard_normal(bars)), step)
+    expected = adv / symbol.bars_per_session * np.exp(0.5 * rng.standard_normal(bars))
+    expected = np.maximum(expected, step)
     volume = expected * np.exp(rng.standard_normal(bars))
     halted = np.zeros(bars, bool)
     for start in np.flatnonzero(rng.random(bars) < symbol.halts):

@@ -72,7 +72,7 @@ def _differs(
 ) -> Array:
     """Where a field differs by more than it may, `[N, T]`; a NaN always does."""
     if expected[name].dtype.kind in "biu":
-        return found[name] != expected[name]
+        return np.not_equal(found[name], expected[name])
     a, b = found[name].astype(np.float64), expected[name]
     tolerance: Any = LEVEL_TOLERANCE * abs(b) + FLUSHED
     if name in EQUITIES:
@@ -86,4 +86,5 @@ def _differs(
         terms = [abs(v) for n, v in expected.items() if n.startswith("reward_")]
         size = np.cumsum(sum(terms), axis=1)
         tolerance = np.maximum(REWARD_TOLERANCE, MONEY_TOLERANCE * size)
-    return ~(abs(a - b) <= tolerance)
+    agrees: Array = abs(a - b) <= tolerance
+    return ~agrees

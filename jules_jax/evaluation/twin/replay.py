@@ -9,6 +9,7 @@ docs/environment.md that is being followed.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
@@ -22,6 +23,7 @@ from jules_jax.env.record import Outcome, StepRecord
 from jules_jax.market.table import NEVER_CLOSES, Row
 
 Array = NDArray[Any]
+Fields = dict[str, Array]
 Section = TypeVar("Section", Account, Fills, Safeguards, Reward)
 
 YEAR_SECONDS = 365 * 86_400
@@ -30,7 +32,7 @@ REWARD_CAPITAL = 50_000.0
 EQUITY_GRID = 1024
 """Sizes are computed from equity in multiples of 1/1024 of initial capital."""
 TIE = 2.0**-20
-"""Equities this close count as equal: a holder's is the same whenever the price is, but for rounding."""
+"""Equities this close count as equal: a holder's returns to a level whenever the price does."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,8 @@ def _as_float64(section: Section) -> Section:
 def _read(rows: Array, index: Array) -> Row:
     """The scalar columns of the rows, float64 `[N]`, in the tuple that names them."""
     scalars = len(Row._fields) - 1
-    columns: list[Any] = list(rows[index, :scalars].astype(np.float64).T)
-    return Row(*columns, market=rows[index, scalars:])  # type: ignore[arg-type]
+    columns: list[Any] = [*rows[index, :scalars].astype(np.float64).T, rows[index, scalars:]]
+    return Row(*columns)
 
 
 def _start(lanes: int) -> Lanes:
@@ -186,7 +188,7 @@ def _kyle_lambda(start: Any, fills: Fills) -> Array:
 
 def _step(
     bar: Any, lanes: Lanes, request: Array, kyle_lambda: Array, time: int, params: Params
-) -> tuple[Lanes, dict[str, Array]]:
+) -> tuple[Lanes, Fields]:
     """One step of all lanes: the state after it, and the fields of its record."""
     lanes, released = _open_bar(bar, lanes)
     before = lanes
@@ -242,7 +244,7 @@ def _open_bar(bar: Any, lanes: Lanes) -> tuple[Lanes, Array]:
     return lanes, released
 
 
-def _decide(bar: Any, lanes: Lanes, request: Array, params: Params) -> dict[str, Array]:
+def _decide(bar: Any, lanes: Lanes, request: Array, params: Params) -> Fields:
     """Step 4: the overrides, the first of which that applies decides."""
     account, held, asks = params.account, lanes.position != 0, request != 0
     lot_when_flat = _floor_quotient(
@@ -277,9 +279,7 @@ def _decide(bar: Any, lanes: Lanes, request: Array, params: Params) -> dict[str,
     }
 
 
-def _cap(
-    bar: Any, lanes: Lanes, decision: dict[str, Array], kyle_lambda: Array, params: Params
-) -> dict[str, Array]:
+def _cap(bar: Any, lanes: Lanes, decision: Fields, kyle_lambda: Array, params: Params) -> Fields:
     """Step 5: participation, then size and cash; and the outcome of an order they leave nothing."""
     account, held, wanted = params.account, lanes.position, decision["wanted"]
     largest = _floor_quotient((params.fills.max_participation, bar.volume), (bar.quantity_step,))
@@ -310,18 +310,19 @@ def _cap(
 
 
 def _half_spread(price: Array, bar: Any, fills: Fills) -> Array:
-    """H in return units."""
+    """Half-spread h of a trade at `price`, in return units."""
     configured = fills.bid_ask_spread_bps / 2 / 1e4
     if fills.spread_shape == "intraday":
         early = 1 + 2.5 * np.exp(-bar.minute / 8)
         configured = configured * early * np.sqrt(bar.sigma_before / bar.sigma_long_before)
     quoted = np.where(bar.half_spread > 0, bar.half_spread, configured)
-    return np.maximum(quoted, bar.tick / (2 * price))
+    half_spread: Array = np.maximum(quoted, bar.tick / (2 * price))
+    return half_spread
 
 
 def _costs(
     price: Array, quantity: Array, held: Array, book: Book, bar: Any, kyle_lambda: Array, f: Fills
-) -> dict[str, Array]:
+) -> Fields:
     """Dollars that a trade of `quantity` at `price` costs a holder of `held` (quantity steps)."""
     signed, position = quantity * bar.quantity_step, held * bar.quantity_step
     size, value = abs(signed), price * abs(signed)
@@ -342,7 +343,7 @@ def _costs(
     }
 
 
-def _total(costs: dict[str, Array]) -> Array:
+def _total(costs: Fields) -> Array:
     return reduce(np.add, costs.values())
 
 
@@ -357,7 +358,7 @@ def _grown(book: Book, signed: Array) -> Book:
 
 def _trade(
     bar: Any, lanes: Lanes, quantity: Array, kyle_lambda: Array, params: Params
-) -> tuple[Lanes, dict[str, Array]]:
+) -> tuple[Lanes, Fields]:
     """Steps 6 to 9: the fill at the open, the book's decay, the mark, the session's end."""
     fills, step, held = params.fills, bar.quantity_step, lanes.position
     costs = _costs(bar.open, quantity, held, lanes.book, bar, kyle_lambda, fills)
@@ -394,8 +395,8 @@ def _trade(
 
 
 def _settle(
-    before: Lanes, lanes: Lanes, decision: dict[str, Array], trade: dict[str, Array], params: Params
-) -> tuple[Lanes, dict[str, Array]]:
+    before: Lanes, lanes: Lanes, decision: Fields, trade: Fields, params: Params
+) -> tuple[Lanes, Fields]:
     """Step 10, and the cooldown of step 6: equity, entry price, round trip."""
     quantity, position = decision["quantity"], lanes.position
     size_before, size = abs(before.position), abs(before.position + quantity)
@@ -425,7 +426,7 @@ def _settle(
     }
 
 
-def _guard(bar: Any, lanes: Lanes, params: Params) -> tuple[Lanes, dict[str, Array]]:
+def _guard(bar: Any, lanes: Lanes, params: Params) -> tuple[Lanes, Fields]:
     """The safeguards on the equity after the step."""
     limits, equity, held = params.safeguards, lanes.equity, lanes.position != 0
     trough = np.where(lanes.purgatory & (equity < lanes.trough - TIE), equity, lanes.trough)
@@ -469,11 +470,11 @@ def _reward(
     before: Lanes,
     lanes: Lanes,
     request: Array,
-    decision: dict[str, Array],
-    trade: dict[str, Array],
+    decision: Fields,
+    trade: Fields,
     time: int,
     params: Params,
-) -> tuple[Lanes, dict[str, Array]]:
+) -> tuple[Lanes, Fields]:
     """The reward's terms, in reward units and signed so that they sum to the reward."""
     p = params.reward
     lanes, chained, paid = _alternate(before, lanes, decision, trade, time, p)
@@ -516,11 +517,11 @@ def _reward(
 def _alternate(
     before: Lanes,
     lanes: Lanes,
-    decision: dict[str, Array],
-    trade: dict[str, Array],
+    decision: Fields,
+    trade: Fields,
     time: int,
     reward: Reward,
-) -> tuple[Lanes, dict[str, Array], Array]:
+) -> tuple[Lanes, Fields, Array]:
     """Whether the step's fill alternates, its k, and the multiple of the penalty that it pays."""
     quantity, forced = decision["quantity"], decision["forced"]
     filled, direction = (quantity != 0) & ~forced, np.sign(quantity)
@@ -561,14 +562,8 @@ def _floor_quotient(numerators: tuple[Any, ...], denominators: tuple[Any, ...]) 
     factors = np.broadcast_arrays(*numerators, *denominators)
     above, below = factors[: len(numerators)], factors[len(numerators) :]
     quotient = reduce(np.multiply, above) / reduce(np.multiply, below)
-    floor = np.floor(quotient).astype(np.int64)
-    doubtful = abs(quotient - np.rint(quotient)) <= 1e-14 * abs(quotient)
-    for lane in np.flatnonzero(doubtful):
-        numerator = reduce(
-            lambda product, x: product * Fraction(float(x[lane])), above, Fraction(1)
-        )
-        denominator = reduce(
-            lambda product, x: product * Fraction(float(x[lane])), below, Fraction(1)
-        )
-        floor[lane] = numerator // denominator
+    floor: Array = np.floor(quotient).astype(np.int64)
+    for lane in np.flatnonzero(abs(quotient - np.rint(quotient)) <= 1e-14 * abs(quotient)):
+        exact = [[Fraction(float(factor[lane])) for factor in side] for side in (above, below)]
+        floor[lane] = math.prod(exact[0]) // math.prod(exact[1])
     return floor
