@@ -188,7 +188,7 @@ class Learner:
             learning_rate = learning_rate_at(step, self.settings)
             updates, opt_state = self.optimizer.update(grads, opt_state)
             updates = jax.tree.map(lambda leaf: -learning_rate * leaf, updates)
-            stats |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate}
+            stats |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate}
             return (optax.apply_updates(params, updates), opt_state), stats
 
         counter = state.update * steps + jnp.arange(steps)

@@ -6,12 +6,13 @@ import pytest
 from jules_jax.agent import lstm
 from tests.agent.numpy_network import lstm_step, to_numpy
 
+step, sequence = jax.jit(lstm.step), jax.jit(lstm.sequence)
 STEPS, LANES, INPUTS, HIDDEN = 12, 3, 4, 5
 
 
 @pytest.fixture(scope="module")
 def params():
-    return lstm.init(jax.random.key(0), INPUTS, HIDDEN)
+    return jax.jit(lambda key: lstm.init(key, INPUTS, HIDDEN))(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_a_sequence_equals_an_independent_float64_lstm(params, data):
             expected[t, lane] = hidden
         cells[lane] = cell
 
-    last, hidden = lstm.sequence(params, carry, x, first)
+    last, hidden = sequence(params, carry, x, first)
 
     np.testing.assert_allclose(hidden, expected, atol=2e-6)
     np.testing.assert_allclose(last.hidden, expected[-1], atol=2e-6)
@@ -45,9 +46,9 @@ def test_a_sequence_equals_an_independent_float64_lstm(params, data):
 
 def test_a_sequence_equals_its_steps(params, data):
     carry, x, first = data
-    last, hidden = lstm.sequence(params, carry, x, first)
+    last, hidden = sequence(params, carry, x, first)
     for t in range(STEPS):
-        carry, one = lstm.step(params, carry, x[t], first[t])
+        carry, one = step(params, carry, x[t], first[t])
         np.testing.assert_allclose(one, hidden[t], atol=1e-6)
     np.testing.assert_allclose(carry.cell, last.cell, atol=1e-6)
 
@@ -56,9 +57,9 @@ def test_first_forgets_what_came_before_but_not_its_own_input(params, data):
     carry, x, _ = data
     nothing = jax.tree.map(jnp.zeros_like, carry)
     everywhere, nowhere = np.ones(LANES, bool), np.zeros(LANES, bool)
-    reset, _ = lstm.step(params, carry, x[0], everywhere)
-    fresh, _ = lstm.step(params, nothing, x[0], nowhere)
-    kept, _ = lstm.step(params, carry, x[0], nowhere)
+    reset, _ = step(params, carry, x[0], everywhere)
+    fresh, _ = step(params, nothing, x[0], nowhere)
+    kept, _ = step(params, carry, x[0], nowhere)
     np.testing.assert_array_equal(reset.cell, fresh.cell)
     assert np.abs(reset.cell).max() > 0.01
     assert np.abs(kept.cell - fresh.cell).max() > 0.1

@@ -10,6 +10,9 @@ from jules_jax.agent import lstm, network
 from tests.agent.numpy_network import to_numpy, tower_step
 
 STEPS, LANES = 10, 3
+apply_step, apply_sequence, critic_value = map(
+    jax.jit, (network.apply_step, network.apply_sequence, network.critic_value)
+)
 SMALL = config.Network(lstm_hidden_size=6, net_arch=(8, 7))
 
 
@@ -54,7 +57,7 @@ def test_actor_and_critic_start_with_different_weights(params):
 
 def test_a_sequence_equals_an_independent_float64_network(params, data):
     carry, obs, first = data
-    last, logits, value = network.apply_sequence(params, carry, obs, first)
+    last, logits, value = apply_sequence(params, carry, obs, first)
     weights = to_numpy(params)
     for lane in range(LANES):
         for place, outputs in enumerate((logits, value[..., None])):
@@ -72,11 +75,10 @@ def test_a_sequence_equals_an_independent_float64_network(params, data):
 
 def test_a_sequence_equals_its_steps(params, data):
     carry, obs, first = data
-    last, logits, value = network.apply_sequence(params, carry, obs, first)
-    step = jax.jit(network.apply_step)
+    last, logits, value = apply_sequence(params, carry, obs, first)
     for t in range(STEPS):
-        critic = network.critic_value(params, network.critic_carry(carry), obs[t], first[t])
-        carry, logits_t, value_t = step(params, carry, obs[t], first[t])
+        critic = critic_value(params, network.critic_carry(carry), obs[t], first[t])
+        carry, logits_t, value_t = apply_step(params, carry, obs[t], first[t])
         np.testing.assert_allclose(logits_t, logits[t], atol=1e-6)
         np.testing.assert_allclose(value_t, value[t], atol=1e-6)
         np.testing.assert_allclose(critic, value_t, atol=1e-6)

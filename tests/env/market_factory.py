@@ -125,9 +125,7 @@ def make_market(
     )
 
 
-def _sessions(
-    rng: np.random.Generator, symbol: Symbol, bars: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _sessions(rng: np.random.Generator, symbol: Symbol, bars: int) -> tuple[np.ndarray, np.ndarray]:
     """Session and slot of each bar `[B]`: full, short and cut-off sessions, with bars missing."""
     sessions, slots, count = [], [], 0
     while len(slots) < bars:

@@ -6,21 +6,25 @@ and the style of play vary from lane to lane within a case.
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jules_jax.config import Account, Fills, Reward, Safeguards
 from jules_jax.env.params import EnvParams
 from jules_jax.env.record import Outcome, StepRecord
 from jules_jax.env.transition import initial_state, transition
 from jules_jax.evaluation.twin import compare, replay
-from jules_jax.market.table import MarketData, read_row
-from tests.env.market_factory import Symbol, make_market, wild_symbol
+from jules_jax.evaluation.twin.replay import _floor_quotient
+from jules_jax.market.table import MarketData, Row, read_row
+from tests.env.market_factory import make_market, wild_symbol
 
 SYMBOLS = 24
 
@@ -53,9 +57,7 @@ CASES = (
     Case(),
     Case(4, True, "intraday", "rolling", 1, 0, False, 3, 30, 2, 5, 1),
     Case(1, False, "flat", "rolling", 1, 5, True, 50, 390, 3, 30, 3),
-    Case(2, True, "flat", "structural", 3, 0, True, 10, 30, 3, 4, 3, bar_seconds=300),
-    Case(3, False, "intraday", "structural", 1, 1, False, 3, 60, 1, 30, 2),
-    Case(2, True, "intraday", "rolling", 0, 5, False, 0, 0, 3, 0, 3, bar_seconds=30),
+    Case(3, True, "intraday", "structural", 0, 1, True, 0, 0, 1, 0, 2, bar_seconds=300),
 )
 
 VALUES = {
@@ -193,34 +195,178 @@ def play_both(sweep: Sweep) -> tuple[StepRecord, StepRecord]:
     return jax.tree.map(np.asarray, record), twin
 
 
+FLAGS = """
+    forced capped_by_participation capped_by_cash close_quantity trip_closed purgatory_entered
+    in_purgatory escaped hard_breach locked lock_released early_warning alternation terminated
+    soft_breach_run cooldown_left reward_equity_change reward_action_change reward_same_action
+    reward_drawdown reward_recovery_bonus reward_bootstrap_bonus cost_spread cost_temporary
+    cost_transient cost_permanent cost_fees cost_borrow
+"""
+
+
 def events(record: StepRecord) -> Counter:
     """How often each outcome, cap, safeguard event and reward term occurred."""
-    counts = Counter({o.name: int(np.sum((record.outcome == o) & (record.time > 0))) for o in Outcome})
-    flags = (
-        "forced capped_by_participation capped_by_cash close_quantity trip_closed purgatory_entered "
-        "in_purgatory escaped hard_breach locked lock_released early_warning alternation terminated "
-        "soft_breach_run cooldown_left reward_equity_change reward_action_change "
-        "reward_same_action reward_drawdown reward_recovery_bonus reward_bootstrap_bonus "
-        "cost_spread cost_temporary cost_transient cost_permanent cost_fees cost_borrow"
-    )
-    return counts | {name: int(np.count_nonzero(getattr(record, name))) for name in flags.split()}
+    live = record.time > 0
+    counts = {outcome.name: np.sum(live & (record.outcome == outcome)) for outcome in Outcome}
+    counts |= {name: np.count_nonzero(getattr(record, name)) for name in FLAGS.split()}
+    counts["forced, no volume"] = np.sum(record.forced & (record.outcome == Outcome.NO_VOLUME))
+    counts["forced before the end"] = np.sum(record.forced & (record.outcome == Outcome.FLAT_BY))
+    return Counter({name: int(count) for name, count in counts.items()})
+
+
+def disagreement(sweep: Sweep) -> tuple[object, StepRecord]:
+    record, twin = play_both(sweep)
+    capital = sweep.sections["account"].initial_capital
+    return compare(record, twin, initial_capital=capital), twin
 
 
 @pytest.fixture(scope="module")
-def seen() -> Counter:
-    """Events over all cases played so far."""
-    return Counter()
+def seen() -> dict[int, Counter]:
+    """Events of the cases played so far."""
+    return {}
 
 
-@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
-def test_every_field_of_every_step_agrees_with_the_twin(case, seen):
-    sweep = draw_sweep(case, seed=CASES.index(case), lanes=256, steps=300)
-    record, twin = play_both(sweep)
-    assert compare(record, twin, initial_capital=sweep.sections["account"].initial_capital) is None
-    seen.update(events(twin))
+@pytest.mark.parametrize("index", range(len(CASES)))
+def test_every_field_of_every_step_agrees_with_the_twin(index, seen):
+    first, twin = disagreement(draw_sweep(CASES[index], seed=index, lanes=400, steps=300))
+    assert first is None
+    seen[index] = events(twin)
 
 
 def test_the_cases_make_every_event_happen(seen):
-    if not seen:
-        pytest.skip("counts what the cases above have played")
-    assert {name: count for name, count in seen.items() if count < 100} == {}
+    if len(seen) < len(CASES):
+        pytest.skip("counts over all cases, and not all of them were played")
+    total = sum(seen.values(), Counter())
+    assert {name: count for name, count in total.items() if count < 100} == {}
+    assert set(Outcome.__members__) <= set(total)
+
+
+@pytest.mark.long
+def test_ten_thousand_full_episodes_agree_with_the_twin():
+    rng, total, episodes, steps = np.random.default_rng(0), Counter(), 0, 0
+    for seed in range(100, 120):
+        first, twin = disagreement(draw_sweep(draw_case(rng), seed, lanes=500, steps=1000))
+        assert first is None, f"seed {seed}"
+        total += events(twin)
+        episodes += int(np.sum(twin.time[:, -1] == 1000))
+        steps += int(np.sum(twin.time > 0))
+    assert min(total.values()) >= 1000
+    assert episodes >= 5000
+    assert steps >= 5_000_000
+
+
+@pytest.mark.long
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.sampled_from(CASES), st.integers(0, 2**32 - 1))
+def test_any_seed_agrees_with_the_twin(case, seed):
+    first, _ = disagreement(draw_sweep(case, seed, lanes=400, steps=300))
+    assert first is None
+
+
+def draw_case(rng: np.random.Generator) -> Case:
+    """Any static choices."""
+    choices = {
+        "max_position_lots": (1, 2, 3, 4),
+        "allow_short": (True, False),
+        "spread_shape": ("flat", "intraday"),
+        "lambda_source": ("structural", "rolling"),
+        "trade_cooldown_steps": (0, 1, 3, 10),
+        "flat_by_minutes": (0, 1, 5),
+        "terminate_on_hard": (True, False),
+        "early_warning_steps": (0, 3, 50),
+        "lock_minutes": (0, 30, 390),
+        "action_change_cap": (0, 1, 3),
+        "thrash_window": (0, 5, 30),
+        "same_action_cap": (0, 1, 3),
+        "bar_seconds": (30, 60, 300),
+    }
+    return Case(**{name: rng.choice(values).item() for name, values in choices.items()})
+
+
+def quiet_rows(rows: int) -> np.ndarray:
+    """`[R, C]`: $100, 10,000 shares of volume a bar, far from any session's end."""
+    columns = Row(
+        open=100, close=100, previous_close=100, volume=10_000, half_spread=0, sigma_before=0.001,
+        sigma=0.001, adv_before=1e6, expected_volume=2500, sigma_long_before=0.001,
+        kyle_lambda_before=0, minute=100, minutes_left=200, session_open=0, session_close=0,
+        tick=0.01, quantity_step=1, bars_per_session=400, market=np.zeros(8),
+    )  # fmt: skip
+    return np.tile(np.float32(np.hstack(columns)), (rows, 1))
+
+
+def replay_quiet(actions: list[int], rows: np.ndarray | None = None, **safeguards) -> StepRecord:
+    rows = quiet_rows(len(actions) + 1) if rows is None else rows
+    limits = Safeguards(**safeguards)
+    return replay(
+        rows, [0], [actions], account=Account(), fills=Fills(), safeguards=limits, reward=Reward()
+    )
+
+
+def test_the_twin_fills_a_first_order_as_worked_by_hand():
+    record = replay_quiet([2])
+    assert record.quantity.item() == 125  # 25 % of 50,000 at 100
+    costs = {
+        "cost_spread": 3.125,  # 12,500 x 2.5 bp
+        "cost_temporary": 0.2646014,  # 2/3 x 100 x 0.142 x 0.001 x 2500 x 0.05^1.5
+        "cost_transient": 1.1236242,  # c = 0.67 x 0.9 x 0.02; 100 x c x 1e6/1.5 x 0.000125^1.5
+        "cost_permanent": 0.1467494,  # 0.33 x 0.9/sqrt(0.001) x 0.02 x 100/1e6 x 125^2/2
+        "cost_fees": 0.375,  # 12,500 x 0.3 bp
+    }
+    for name, dollars in costs.items():
+        assert getattr(record, name).item() == pytest.approx(dollars, rel=1e-6)
+    assert record.fill_price.item() == pytest.approx(100 + (5.034975 - 0.375) / 125, rel=1e-8)
+    assert record.equity.item() == pytest.approx(1 - 5.034975 / 50_000, rel=1e-9)
+    assert record.reward.item() == pytest.approx(-0.07 * 5.034975, rel=1e-6)
+    assert record.recent_volume.item() == pytest.approx(0.5 * 125)
+    assert record.displaced_ask.item() == pytest.approx(0.7 * 125)
+
+
+def test_the_twin_holds_an_order_back_until_ten_bars_after_a_fill():
+    record = replay_quiet([2] + [0] * 11)
+    assert record.outcome[0].tolist() == [1, *[Outcome.COOLDOWN] * 9, 1, Outcome.COOLDOWN]
+    assert record.reward_action_change[0, 10] == pytest.approx(-0.07 * 5)
+
+
+def test_a_terminated_lane_is_silent():
+    rows = quiet_rows(9)
+    rows[2, Row._fields.index("close")] = 80
+    rows[3:, :3] = 80
+    record = replay_quiet([2] * 8, rows, terminate_on_hard=True)
+    assert record.hard_breach[0].tolist() == [False, True] + [False] * 6
+    assert record.outcome[0, 2] == Outcome.HARD_LIQUIDATION
+    assert record.terminated[0].tolist() == [False, False, True] + [False] * 5
+    assert not any(np.any(getattr(record, f.name)[0, 3:]) for f in dataclasses.fields(record))
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "found"),
+    [
+        ("position", 1, True),
+        ("locked", 1, True),
+        ("fill_price", 0.0005, False),
+        ("fill_price", 0.002, True),
+        ("cost_fees", 0.04, False),
+        ("cost_fees", 0.06, True),
+        ("equity", 2e-6, True),
+        ("reward_drawdown", 2e-4, True),
+        ("net_pnl", np.nan, True),
+    ],
+)
+def test_the_comparison_names_the_first_step_and_field_that_differ(field, change, found):
+    twin = replay_quiet([2] + [0] * 11)
+    values = np.array(getattr(twin, field), np.float64)
+    values[0, 10] += change
+    changed = dataclasses.replace(twin, **{field: values})
+    first = compare(changed, twin, initial_capital=50_000)
+    assert (first is not None) == found
+    if first is not None:
+        assert first[:3] == (0, 10, field)
+
+
+@given(st.integers(1, 2**23), st.floats(1e-3, 1e6, width=32), st.sampled_from([1, 1e-4, 100]))
+def test_floors_are_of_the_exact_quotient(quantity, price, step):
+    price, step = np.float64(price), np.float64(np.float32(step))
+    whole = np.asarray([Fraction(quantity) * Fraction(price) * Fraction(step)])
+    dollars = np.asarray([np.nextafter(float(whole[0]), 0), float(whole[0])])
+    expected = [Fraction(d) // (Fraction(price) * Fraction(step)) for d in dollars]
+    assert _floor_quotient((dollars,), (price, step)).tolist() == expected

@@ -248,7 +248,11 @@ def _decide(bar: Any, lanes: Lanes, request: Array, params: Params) -> Fields:
     """Step 4: the overrides, the first of which that applies decides."""
     account, held, asks = params.account, lanes.position != 0, request != 0
     lot_when_flat = _floor_quotient(
-        (account.position_size_pct, np.rint(lanes.equity * EQUITY_GRID), account.initial_capital),
+        (
+            account.position_size_pct,
+            np.floor(lanes.equity * EQUITY_GRID + 0.5),
+            account.initial_capital,
+        ),
         (EQUITY_GRID, bar.previous_close, bar.quantity_step),
     )
     lot = np.where(held, lanes.lot, np.maximum(lot_when_flat, 0))
