@@ -35,7 +35,7 @@ def bars_frame(sessions: int = 12, bars: int = 60, seed: int = 0) -> pd.DataFram
     volume = rng.integers(2_000, 20_000, len(times))
     columns = {"open": open_, "high": high, "low": low, "close": close, "volume": volume}
     frame = pd.DataFrame({"datetime": times, **columns})
-    return frame.round(4)
+    return frame.round(dict.fromkeys(columns, 4))
 
 
 def write_bars(path: Path, **options: int) -> Path:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,8 +82,8 @@ def problem():
     small = config.Network(lstm_hidden_size=5, net_arch=(7,))
     params = jax.jit(lambda key: network.init(key, small, 4, 3))(jax.random.key(4))
     # A policy far from uniform, so that entropy and ratios matter.
-    params = jax.tree.map(lambda leaf: leaf * 1.5, params)
-    params.policy_head.__dict__["kernel"] = params.policy_head.kernel * 60
+    head = replace(params.policy_head, kernel=params.policy_head.kernel * 100)
+    params = replace(params, policy_head=head)
     batch = ppo.Batch(
         obs=jnp.asarray(rng.normal(size=(STEPS, LANES, 4)), jnp.float32),
         first=jnp.asarray(rng.random((STEPS, LANES)) < 0.2),
@@ -134,6 +136,6 @@ def test_the_loss_and_its_statistics_equal_a_float64_computation(problem):
 
 def test_advantages_are_normalised_within_the_minibatch(problem):
     params, carry, batch = problem
-    moved = ppo.Batch(**{**vars(batch), "advantage": 10.0 * batch.advantage - 3.0})
+    moved = replace(batch, advantage=10.0 * batch.advantage - 3.0)
     loss = jax.jit(lambda batch: ppo.loss(params, carry, batch, SETTINGS)[0])
     np.testing.assert_allclose(loss(moved), loss(batch), rtol=1e-5)
