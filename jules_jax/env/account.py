@@ -28,15 +28,14 @@ class Holding(NamedTuple):
     lot: jax.Array  # int32 quantity steps in a lot, of the open position
     average_entry_price: jax.Array  # dollars, spread and impact included; 0 when flat
     bars_held: jax.Array  # int32 bars since it was opened from flat
-    trip_pnl: jax.Array  # net P&L since it was opened from flat, in units of initial capital
     equity: TwoFloat  # in units of initial capital
+    equity_before: TwoFloat  # before the step that opened the position from flat
 
 
 def empty_holding() -> Holding:
     """Flat, with all of the initial capital."""
-    zero = jnp.zeros((), jnp.float32)
-    none = jnp.zeros((), jnp.int32)
-    return Holding(none, none, zero, none, zero, twofloat.literal(1.0))
+    none, full = jnp.zeros((), jnp.int32), twofloat.literal(1.0)
+    return Holding(none, none, jnp.zeros((), jnp.float32), none, full, full)
 
 
 def _affordable(

@@ -21,6 +21,7 @@ from jules_jax.env.params import EnvParams
 from jules_jax.env.record import Outcome, StepRecord
 from jules_jax.env.reward import Habits, RewardTerms
 from jules_jax.env.safeguards import RiskEvents, RiskState
+from jules_jax.env.staging import make_stage
 from jules_jax.env.twofloat import TwoFloat
 from jules_jax.market.table import Row
 
@@ -245,7 +246,8 @@ def _settle(
     holding = state.holding
     after_open = holding.position + order.quantity
     entry = accounts.average_entry(holding, order.quantity, after_open, done.fill_price)
-    trip = jnp.where(holding.position == 0, 0.0, holding.trip_pnl) + twofloat.to_float(change)
+    equity = twofloat.plus(holding.equity, change)
+    before = twofloat.select(holding.position == 0, holding.equity, holding.equity_before)
     flat = done.position == 0
     closed = flat & ((holding.position != 0) | (after_open != 0))
     opened = holding.position == 0
@@ -255,10 +257,11 @@ def _settle(
         lot=jnp.where(flat, 0, order.lot),
         average_entry_price=jnp.where(flat, 0.0, entry),
         bars_held=jnp.where(flat, 0, held_bars),
-        trip_pnl=jnp.where(flat, 0.0, trip),
-        equity=twofloat.plus(holding.equity, change),
+        equity=equity,
+        equity_before=before,
     )
-    return settled, trip, closed
+    trip_pnl = jnp.where(flat & ~closed, 0.0, twofloat.difference(equity, before))
+    return settled, trip_pnl, closed
 
 
 def transition(
@@ -268,18 +271,20 @@ def transition(
 
     Returns the new state and the full record of the step.
     """
+    stage = make_stage(params.market)
     request = action.astype(jnp.int32) - 1
     book, habits, cooldown = _begin_session(state, row.session_open > 0)
     risk, released = safeguards.release_lock(
         state.risk, row, state.holding.position, state.holding.equity
     )
     market = fills.liquidity(row, row.open, params.fills)
-    order = _target(state, row, request, risk.locked, cooldown, params)
-    order = _cap(order, state, row, market, book, params)
-    done = _execute(order, state, row, market, book, params)
+    market, risk, book, habits, cooldown = stage((market, risk, book, habits, cooldown))
+    order = stage(_target(state, row, request, risk.locked, cooldown, params))
+    order = stage(_cap(order, state, row, market, book, params))
+    done = stage(_execute(order, state, row, market, book, params))
     net_pnl = twofloat.add(done.price_pnl, -(done.costs.total() + done.borrow))
     change = twofloat.divide(net_pnl, params.account.initial_capital)
-    holding, trip_pnl, closed = _settle(state, order, done, change)
+    holding, trip_pnl, closed = stage(_settle(state, order, done, change))
 
     voluntary = (order.quantity != 0) & ~order.forced
     executed_direction = jnp.where(voluntary, jnp.sign(order.quantity), 0)
@@ -295,9 +300,10 @@ def transition(
     )
     wait = max(params.safeguards.trade_cooldown_steps - 1, 0)
     cooldown = jnp.where(voluntary, jnp.int32(wait), jnp.maximum(cooldown - 1, 0))
-    risk, events = safeguards.update_risk(
+    after = safeguards.update_risk(
         risk, holding.equity, holding.position, row, params.safeguards, params.market.bar_seconds
     )
+    risk, events = stage(after)
     reduces = jnp.abs(state.holding.position + order.quantity) < jnp.abs(state.holding.position)
     weight = reward.drawdown_weight(params.progress, params.reward)
     depth_penalty = reward.drawdown_penalty(

@@ -2,7 +2,7 @@
 
 Money needs it (an equity near 1 changes by 1e-6 a step; a float32 resolves 6e-8), and so does
 rounding down to whole lots: a quotient that float32 rounds up to an integer would buy one share
-too many. Additions follow Knuth's TwoSum; products are exact because each factor is first cut
+too many. Additions follow Knuth's TwoSum; products are good to 47 bits because each factor is first cut
 into halves of 12 bits by masking its mantissa, so that a compiler that contracts multiply-adds
 changes nothing. (Dekker 1971; Shewchuk 1997.)
 """
@@ -52,7 +52,7 @@ def _split(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def product(a: jax.Array | float, b: jax.Array | float) -> TwoFloat:
-    """`a · b` of two float32, exactly."""
+    """`a · b` of two float32 to 47 bits; exact where it has at most 46 significant bits."""
     a_upper, a_lower = _split(jnp.asarray(a, jnp.float32))
     b_upper, b_lower = _split(jnp.asarray(b, jnp.float32))
     first = _two_sum(a_upper * b_lower, a_lower * b_upper)

@@ -12,14 +12,17 @@ from jules_jax.env.record import StepRecord
 
 MONEY_TOLERANCE = 1e-6
 """Of equity: for dollars, and for equity, its peak and trough and round trips; of 1: drawdown."""
+LEAST_EQUITY = 0.1
+"""Of initial capital, for that purpose: what is left after a loss carries the loss's rounding."""
 LEVEL_TOLERANCE = 1e-5
-"""Relative: for prices, volumes, volatilities and the like."""
+"""Relative: for volumes, volatilities and the like; for prices, to the bar's open where larger."""
 REWARD_TOLERANCE = 1e-4
 """Absolute, for a reward term summed from the episode's start; or `MONEY_TOLERANCE` of Σ|terms|."""
 FLUSHED = float(np.finfo(np.float32).tiny)
 """Smaller levels are zero to a device: the book's memories decay through the denormal numbers."""
 
 EQUITIES = ("equity", "equity_peak", "trough", "trip_pnl")
+PRICES = ("fill_price", "average_entry_price")
 DOLLARS = ("price_pnl", "net_pnl")
 
 Array = NDArray[Any]
@@ -75,12 +78,15 @@ def _differs(
         return np.not_equal(found[name], expected[name])
     a, b = found[name].astype(np.float64), expected[name]
     tolerance: Any = LEVEL_TOLERANCE * abs(b) + FLUSHED
+    money = MONEY_TOLERANCE * np.maximum(expected["equity"], LEAST_EQUITY)
     if name in EQUITIES:
-        tolerance = MONEY_TOLERANCE * abs(expected["equity"])
+        tolerance = money
+    elif name in PRICES:  # costs can eat up most of a price, and more
+        tolerance = LEVEL_TOLERANCE * np.maximum(abs(b), expected["reference_price"])
     elif name == "drawdown":
         tolerance = MONEY_TOLERANCE
     elif name in DOLLARS or name.startswith("cost_"):
-        tolerance = MONEY_TOLERANCE * abs(expected["equity"]) * capital
+        tolerance = money * capital
     elif name.startswith("reward"):
         a, b = np.cumsum(a, axis=1), np.cumsum(b, axis=1)
         terms = [abs(v) for n, v in expected.items() if n.startswith("reward_")]

@@ -44,6 +44,7 @@ class Params:
     safeguards: Safeguards
     reward: Reward
     progress: Array
+    nudge: Array
     bar_seconds: int
 
 
@@ -98,6 +99,7 @@ def replay(
     progress: ArrayLike = 1.0,
     bar_seconds: int = 60,
     symbols: ArrayLike = 0,
+    nudge: ArrayLike = 0.0,
 ) -> StepRecord:
     """Plays `actions` in float64 and returns every observable of every step, `[N, T]`.
 
@@ -115,27 +117,26 @@ def replay(
       progress: share of training done, `[]` or `[N]`.
       bar_seconds: length of a bar.
       symbols: reported in the record, `[]` or `[N]`.
+      nudge: added to the equity that sizes are computed from, in units of initial capital, `[]` or
+        `[N]`. A billionth tells whether a size sat on the edge between two multiples of 1/1024,
+        where two programs that round differently may disagree.
     """
-    rows, starts, actions = (
-        np.asarray(rows, np.float32),
-        np.asarray(start_rows),
-        np.asarray(actions),
-    )
+    rows, starts = np.asarray(rows, np.float32), np.asarray(start_rows)
+    requests = np.asarray(actions, np.int64) - 1
     params = Params(
         _as_float64(account),
         _as_float64(fills),
         _as_float64(safeguards),
         _as_float64(reward),
         _exact(progress),
+        np.asarray(nudge, np.float64),
         bar_seconds,
     )
     kyle_lambda = _kyle_lambda(_read(rows, starts), params.fills)
     lanes, steps = _start(len(starts)), []
-    for t in range(actions.shape[1]):
-        live = ~lanes.terminated
-        bar = _read(rows, starts + t + 1)
-        request = actions[:, t].astype(np.int64) - 1
-        after, fields = _step(bar, lanes, request, kyle_lambda, t + 1, params)
+    for t in range(requests.shape[1]):
+        live, bar = ~lanes.terminated, _read(rows, starts + t + 1)
+        after, fields = _step(bar, lanes, requests[:, t], kyle_lambda, t + 1, params)
         fields |= {"row": starts + t + 1, "symbol": np.broadcast_to(symbols, starts.shape)}
         steps.append({name: np.where(live, value, 0 * value) for name, value in fields.items()})
         lanes = replace(after, terminated=lanes.terminated | after.terminated)
@@ -190,13 +191,12 @@ def _step(
     bar: Any, lanes: Lanes, request: Array, kyle_lambda: Array, time: int, params: Params
 ) -> tuple[Lanes, Fields]:
     """One step of all lanes: the state after it, and the fields of its record."""
-    lanes, released = _open_bar(bar, lanes)
-    before = lanes
-    decision = _decide(bar, lanes, request, params)
-    decision |= _cap(bar, lanes, decision, kyle_lambda, params)
-    lanes, trade = _trade(bar, lanes, decision["quantity"], kyle_lambda, params)
+    before, released = _open_bar(bar, lanes)
+    decision = _decide(bar, before, request, params)
+    decision |= _cap(bar, before, decision, kyle_lambda, params)
+    lanes, trade = _trade(bar, before, decision["quantity"], kyle_lambda, params)
     lanes, money = _settle(before, lanes, decision, trade, params)
-    lanes, guards = _guard(bar, lanes, params)
+    lanes, guards = _guard(lanes, params)
     lanes, terms = _reward(before, lanes, request, decision, trade | money, time, params)
     terminated = params.safeguards.terminate_on_hard & lanes.locked & (lanes.position == 0)
     lanes = replace(lanes, terminated=terminated)
@@ -247,12 +247,9 @@ def _open_bar(bar: Any, lanes: Lanes) -> tuple[Lanes, Array]:
 def _decide(bar: Any, lanes: Lanes, request: Array, params: Params) -> Fields:
     """Step 4: the overrides, the first of which that applies decides."""
     account, held, asks = params.account, lanes.position != 0, request != 0
+    nearest = np.floor((lanes.equity + params.nudge) * EQUITY_GRID + 0.5)
     lot_when_flat = _floor_quotient(
-        (
-            account.position_size_pct,
-            np.floor(lanes.equity * EQUITY_GRID + 0.5),
-            account.initial_capital,
-        ),
+        (account.position_size_pct, nearest, account.initial_capital),
         (EQUITY_GRID, bar.previous_close, bar.quantity_step),
     )
     lot = np.where(held, lanes.lot, np.maximum(lot_when_flat, 0))
@@ -290,7 +287,7 @@ def _cap(bar: Any, lanes: Lanes, decision: Fields, kyle_lambda: Array, params: P
     traded = np.sign(wanted) * np.minimum(abs(wanted), largest)
     costs = _costs(bar.open, traded, held, lanes.book, bar, kyle_lambda, params.fills)
     gap_pnl = held * bar.quantity_step * (bar.open - bar.previous_close)
-    equity = lanes.equity + (gap_pnl - _total(costs)) / account.initial_capital
+    equity = lanes.equity + (gap_pnl - _total(costs)) / account.initial_capital + params.nudge
     rooms = [
         _floor_quotient(
             (share, np.floor(equity * EQUITY_GRID), account.initial_capital),
@@ -404,10 +401,8 @@ def _settle(
     """Step 10, and the cooldown of step 6: equity, entry price, round trip."""
     quantity, position = decision["quantity"], lanes.position
     size_before, size = abs(before.position), abs(before.position + quantity)
-    averaged = (before.entry_price * size_before + trade["fill_price"] * abs(quantity)) / (
-        np.maximum(size, 1)
-    )
-    entry_price = np.where(size > size_before, averaged, before.entry_price)
+    paid = before.entry_price * size_before + trade["fill_price"] * abs(quantity)
+    entry_price = np.where(size > size_before, paid / np.maximum(size, 1), before.entry_price)
     pnl = trade["net_pnl"] / params.account.initial_capital
     in_trip = (before.position != 0) | (quantity != 0)
     carried = np.where(before.position != 0, before.trip_pnl, 0.0)
@@ -430,7 +425,7 @@ def _settle(
     }
 
 
-def _guard(bar: Any, lanes: Lanes, params: Params) -> tuple[Lanes, Fields]:
+def _guard(lanes: Lanes, params: Params) -> tuple[Lanes, Fields]:
     """The safeguards on the equity after the step."""
     limits, equity, held = params.safeguards, lanes.equity, lanes.position != 0
     trough = np.where(lanes.purgatory & (equity < lanes.trough - TIE), equity, lanes.trough)
@@ -482,9 +477,7 @@ def _reward(
     """The reward's terms, in reward units and signed so that they sum to the reward."""
     p = params.reward
     lanes, chained, paid = _alternate(before, lanes, decision, trade, time, p)
-    counts = (decision["outcome"] == Outcome.EXECUTED) | (
-        decision["outcome"] == Outcome.LADDER_LIMIT
-    )
+    counts = np.isin(decision["outcome"], (Outcome.EXECUTED, Outcome.LADDER_LIMIT))
     repeated = np.where(request == before.counted, before.repeats + 1, 1)
     repeats = np.where(request == 0, 0, np.where(counts, repeated, before.repeats))
     over = np.where(counts, np.clip(repeats - 2, 0, p.same_action_cap), 0)
