@@ -23,6 +23,11 @@ TINY = (
     "--devices", "1",
 )  # fmt: skip
 
+SETTINGS = {
+    flag[2:].replace("-", "_"): value for flag, value in zip(TINY[::2], TINY[1::2], strict=True)
+}
+"""The same for `config.load`."""
+
 
 def bars_frame(sessions: int = 12, bars: int = 60, seed: int = 0) -> pd.DataFrame:
     """Minute bars of consecutive weekdays from 09:30, prices near 100 dollars."""

@@ -2,9 +2,9 @@
 
 Money needs it (an equity near 1 changes by 1e-6 a step; a float32 resolves 6e-8), and so does
 rounding down to whole lots: a quotient that float32 rounds up to an integer would buy one share
-too many. Additions follow Knuth's TwoSum; products are good to 47 bits because each factor is first cut
-into halves of 12 bits by masking its mantissa, so that a compiler that contracts multiply-adds
-changes nothing. (Dekker 1971; Shewchuk 1997.)
+too many. Additions follow Knuth's TwoSum; for a product each factor is first cut into halves of 12
+bits by masking its mantissa, so that a compiler that contracts multiply-adds changes nothing.
+(Dekker 1971; Shewchuk 1997.)
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 `market` makes table rows `[B, C]` in NumPy from the columns that a test cares about; `play` takes
 actions through `transition` in a compiled scan. Scripts are padded to whole blocks of lanes and
-steps, so that all share one program per set of counts and switches (floats are leaves).
+steps, so that all share one program per set of counts and switches (floats are leaves). A program takes
+long to compile: tests make do with three, those of the default `Safeguards`, `NIMBLE` and `STRICT`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,7 +21,14 @@ from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams, cast_section
 from jules_jax.env.record import StepRecord
 from jules_jax.env.transition import EnvState, initial_state, transition
-from jules_jax.market.table import NEVER_CLOSES, NUM_MARKET_ENTRIES, MarketData, Row, read_row
+from jules_jax.market.table import (
+    NEVER_CLOSES,
+    NUM_COLUMNS,
+    NUM_MARKET_ENTRIES,
+    MarketData,
+    Row,
+    read_row,
+)
 
 SELL, HOLD, BUY = 0, 1, 2
 LANES, CHUNK = 32, 128
@@ -35,6 +44,8 @@ FREE = Fills(
 """Fills that cost nothing."""
 NIMBLE = Safeguards(trade_cooldown_steps=1, lock_minutes=20)
 """An order a bar, and a short entry lock on 24/7 calendars."""
+STRICT = replace(NIMBLE, terminate_on_hard=True)
+"""The same, and a hard breach ends the episode; tests with it have ladders of three lots."""
 ALL_IN = Account(position_size_pct=1.0, max_position_size_pct=1.0, min_cash_reserve_pct=0.0)
 """A lot is all of the equity: 500 shares at 100 dollars."""
 
@@ -158,10 +169,10 @@ def make_params(
     reward: Reward | None = None,
     progress: float = 1.0,
 ) -> EnvParams:
-    """Parameters over an empty market of one-minute bars."""
-    none = jnp.zeros((0, 3), jnp.int32)
+    """Parameters over a market of one empty row of a one-minute bar."""
+    one = jnp.ones((1,), jnp.int32)
     return EnvParams(
-        market=MarketData(jnp.zeros((0, 0)), none, jnp.zeros((0,), jnp.int32)),
+        market=MarketData(jnp.zeros((1, NUM_COLUMNS)), jnp.zeros((1, 3), jnp.int32), one),
         account=cast_section(account or Account()),
         fills=cast_section(fills or Fills()),
         safeguards=cast_section(safeguards or Safeguards()),

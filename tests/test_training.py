@@ -1,0 +1,124 @@
+"""The training loop's market, monitor, registry and checkpoints."""
+
+import json
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from jules_jax import config
+from jules_jax.agent import network
+from jules_jax.errors import InputError
+from jules_jax.training import checkpoints, loop, registry
+from jules_jax.training.monitor import EpisodeWindow, progress_line
+from tests.tiny import SETTINGS
+
+
+def test_a_generation_arrives_when_the_oldest_episode_has_ended():
+    settings = config.load(SETTINGS)
+    market = loop.Market(settings)
+    assert settings.refresh_updates * settings.ppo.n_steps >= settings.max_steps_in_episode
+    refreshed = [update for update in range(7) if market.refresh(update)]
+    assert refreshed == [2, 4, 6]
+    assert market.generation == 3
+
+
+def test_the_same_seed_brings_the_same_market():
+    markets = [loop.Market(config.load(SETTINGS | {"seed": seed})) for seed in (1, 1, 2)]
+    rows = [np.asarray(market.data.rows) for market in markets]
+    assert np.array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[0], rows[2])
+
+
+def test_episode_means_use_the_newest_hundred_episodes():
+    window = EpisodeWindow()
+    assert window.means() == {}
+    window.add({"episodes": 0, "ep_rew": 0.0})
+    assert window.means() == {}
+    window.add({"episodes": 50, "ep_rew": 100.0})
+    window.add({"episodes": 60, "ep_rew": 180.0})
+    assert window.means()["ep_rew"] == pytest.approx(280 / 110)
+    window.add({"episodes": 100, "ep_rew": 500.0})
+    assert window.means()["ep_rew"] == pytest.approx(5.0)
+
+
+def test_the_progress_line_shows_a_dash_before_the_first_episode_has_ended():
+    scalars = {"time/fps": 1000.0, "train/entropy_loss": -1.0, "train/explained_variance": 0.1}
+    line = progress_line(1, 40, 49_152, scalars)
+    assert "ep_rew_mean    –" in line
+    assert "31:57 to go" in line  # 39 × 49,152 steps at 1,000 a second
+    assert "entropy 1.000" in line
+
+
+def test_the_registry_keeps_every_line_of_many_writers(tmp_path):
+    writers = [
+        threading.Thread(target=registry.append, args=(tmp_path, "started", f"run {i}"))
+        for i in range(20)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert {line["run"] for line in registry.read(tmp_path)} == {f"run {i}" for i in range(20)}
+
+
+def test_configs_with_another_value_have_another_hash():
+    base = config.to_dict(config.load(SETTINGS))
+    assert registry.config_hash(base) == registry.config_hash(json.loads(json.dumps(base)))
+    other = config.to_dict(config.load(SETTINGS | {"gamma": 0.98}))
+    assert registry.config_hash(base) != registry.config_hash(other)
+
+
+def test_a_checkpoint_holds_the_whole_state_bit_for_bit(tmp_path, learner_state):
+    import orbax.checkpoint as ocp
+
+    settings, state = learner_state
+    path = checkpoints.save(tmp_path / "run", state, generation=3, settings=settings)
+    params = checkpoints.load_params(path, settings)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    with ocp.CheckpointManager((tmp_path / "run").resolve()) as manager:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        restored = manager.restore(int(state.update), args=args)["state"]
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+        if jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key):
+            old, new = jax.random.key_data(old), jax.random.key_data(new)
+        np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
+    assert checkpoints.load_meta(path)["generation"] == 3
+
+
+@pytest.fixture(scope="module")
+def learner_state():
+    """A tiny initial state with everything that training carries."""
+    from jules_jax.agent.learner import Learner
+    from jules_jax.env.params import make_params
+    from jules_jax.env.trading_env import TradingEnv
+
+    settings = config.load(SETTINGS)
+    learner = Learner(TradingEnv(settings), settings)
+    params = make_params(settings, learner.replicate(loop.Market(settings).data))
+    return settings, learner.init(jax.random.key(0), params)
+
+
+def test_weights_of_another_network_are_refused(tmp_path, learner_state):
+    settings, state = learner_state
+    path = checkpoints.save(tmp_path / "run", state, generation=0, settings=settings)
+    wider = config.load(SETTINGS | {"lstm_hidden_size": 16})
+    with pytest.raises(InputError, match="weights cannot be restored"):
+        checkpoints.load_params(path, wider)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such checkpoint directory"):
+        checkpoints.find(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no checkpoint found there"):
+        checkpoints.find(tmp_path)
+
+
+def test_the_default_network_has_the_parameters_of_the_design():
+    shapes = jax.eval_shape(
+        lambda key: network.init(key, config.Config().network), jax.random.key(0)
+    )
+    assert network.num_parameters(shapes) == 89_604
