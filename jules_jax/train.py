@@ -31,16 +31,18 @@ def main() -> None:
         sys.argv[1:], program="jules_jax.train", summary=SUMMARY, switches=switches
     )
     began = time.monotonic()
-    from jules_jax.training import loop  # imports JAX, which --help must not wait for
+    from jules_jax.training import loop, market, monitor  # import JAX; --help must not wait
 
     loop.use_compilation_cache()
     print(f"imports     {time.monotonic() - began:.1f} s")
     if parsed.extras["dry_run"]:
         loop.run_paths(parsed.config)
-        print(loop.describe(parsed.config, loop.Market(parsed.config)))
+        print(loop.describe(parsed.config, market.Market(parsed.config)))
         return
     result = loop.train(parsed.config)
-    print(f"\ntrained in {result.seconds:,.0f} s; the last {loop.EPISODE_WINDOW} episodes or more:")
+    print(
+        f"\ntrained in {result.seconds:,.0f} s; the last {monitor.EPISODE_WINDOW} episodes or more:"
+    )
     for key, label in TABLE.items():
         value = result.scalars.get(key)
         print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")

@@ -10,23 +10,23 @@ import pytest
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.errors import InputError
-from jules_jax.training import checkpoints, loop, registry
+from jules_jax.training import checkpoints, market, registry
 from jules_jax.training.monitor import EpisodeWindow, progress_line
 from tests.tiny import SETTINGS
 
 
 def test_a_generation_arrives_when_the_oldest_episode_has_ended():
     settings = config.load(SETTINGS)
-    market = loop.Market(settings)
+    training_market = market.Market(settings)
     assert settings.refresh_updates * settings.ppo.n_steps >= settings.max_steps_in_episode
-    refreshed = [update for update in range(7) if market.refresh(update)]
+    refreshed = [update for update in range(7) if training_market.refresh(update)]
     assert refreshed == [2, 4, 6]
-    assert market.generation == 3
+    assert training_market.generation == 3
 
 
 def test_the_same_seed_brings_the_same_market():
-    markets = [loop.Market(config.load(SETTINGS | {"seed": seed})) for seed in (1, 1, 2)]
-    rows = [np.asarray(market.data.rows) for market in markets]
+    markets = [market.Market(config.load(SETTINGS | {"seed": seed})) for seed in (1, 1, 2)]
+    rows = [np.asarray(each.data.rows) for each in markets]
     assert np.array_equal(rows[0], rows[1])
     assert not np.array_equal(rows[0], rows[2])
 
@@ -98,7 +98,7 @@ def learner_state():
 
     settings = config.load(SETTINGS)
     learner = Learner(TradingEnv(settings), settings)
-    params = make_params(settings, learner.replicate(loop.Market(settings).data))
+    params = make_params(settings, learner.replicate(market.Market(settings).data))
     return settings, learner.init(jax.random.key(0), params)
 
 

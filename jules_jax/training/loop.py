@@ -22,16 +22,12 @@ from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.trading_env import TradingEnv
 from jules_jax.errors import InputError
-from jules_jax.market import dataset
-from jules_jax.market.feed import SimulatedFeed
-from jules_jax.market.table import MarketData
 from jules_jax.training import checkpoints, registry
-from jules_jax.training.monitor import EPISODE_WINDOW, Monitor
+from jules_jax.training.market import Market
+from jules_jax.training.monitor import Monitor
 
-__all__ = ["EPISODE_WINDOW", "Market", "Result", "describe", "run_paths", "train"]
-
-MARKET_KEY, LEARNER_KEY = 0, 1
-"""What is folded into the seed's key for the market's and for the learner's draws."""
+LEARNER_KEY = 1
+"""Folded into the seed's key for the learner's draws."""
 
 
 @dataclass(frozen=True)
@@ -45,36 +41,8 @@ class Result:
     seconds: float
 
 
-class Market:
-    """The training market: simulated generations, or the training split of a file."""
-
-    def __init__(self, settings: config.Config) -> None:
-        self._key = jax.random.fold_in(jax.random.key(settings.seed), MARKET_KEY)
-        self._refresh_updates = settings.refresh_updates
-        self._feed = None if settings.market.data else SimulatedFeed(settings)
-        self.generation = 0
-        self.notes: tuple[str, ...] = ()
-        self.data: MarketData
-        if self._feed is None:
-            source = dataset.load(settings)
-            self.notes = source.source.notes
-            self.data = source.market("train")
-        else:
-            self.data = self._feed.resident(self._key, 0)
-
-    def refresh(self, update: int) -> bool:
-        """Brings in the next generation where one is due before `update` (from 0)."""
-        due = self._feed is not None and update > 0 and update % self._refresh_updates == 0
-        if due and self._feed is not None:
-            self.generation += 1
-            self.data = self._feed.advance(self.data, self._key, self.generation)
-        return due
-
-
 def use_compilation_cache() -> Path:
-    """Keeps compiled programs in the user's cache directory, unless JAX_COMPILATION_CACHE_DIR says
-    where.
-    """
+    """Keeps compiled programs in the user's cache, or where JAX_COMPILATION_CACHE_DIR says."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or home / "jules_jax" / "xla")
     jax.config.update("jax_compilation_cache_dir", str(path))
@@ -135,10 +103,6 @@ def describe(settings: config.Config, market: Market) -> str:
     return "\n".join(lines)
 
 
-def _with_market(params: EnvParams, market: MarketData, progress: float) -> EnvParams:
-    return dataclasses.replace(params, market=market, progress=jnp.float32(progress))
-
-
 def train(settings: config.Config, *, say: Callable[[str], None] = print) -> Result:
     """Trains, writes the run directory and the checkpoint, and returns where they are.
 
@@ -171,9 +135,9 @@ def train(settings: config.Config, *, say: Callable[[str], None] = print) -> Res
     registry.append(run_dir.parent, "started", name, **identity)
     say(f"run         {run_dir}\n")
     began = time.monotonic()
-    outcome = "failed"
+    outcome, monitor = "failed", Monitor(run_dir, settings, settings.num_updates)
     try:
-        with Monitor(run_dir, settings, settings.num_updates) as monitor:
+        with monitor:
             state = _updates(learner, state, params, market, settings.num_updates, monitor)
         seconds = time.monotonic() - began
         checkpoint = checkpoints.save(
@@ -205,7 +169,7 @@ def _updates(
     pending: dict[str, jax.Array] | None = None
     for update in range(updates):
         if market.refresh(update):
-            params = _with_market(params, learner.replicate(market.data), 0.0)
+            params = dataclasses.replace(params, market=learner.replicate(market.data))
         params = dataclasses.replace(params, progress=jnp.float32(update / updates))
         state, metrics = learner.update(state, params)
         if pending is not None:

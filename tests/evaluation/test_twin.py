@@ -98,8 +98,6 @@ VALUES = {
         "bootstrap_bonus_amount": (0.01,),
     },
 }
-EDGE = 2e-9
-"""Rounding of an episode's costs in float32, in units of initial capital."""
 LIMITS = ((0.002, 0.003), (0.01, 0.015), (0.03, 0.04))
 """Soft and hard drawdown limits."""
 
@@ -192,9 +190,10 @@ def replay_sweep(sweep: Sweep, lanes: list[int] | slice = slice(None), nudge=0.0
 def disagreement(sweep: Sweep) -> tuple[Disagreement | None, StepRecord]:
     """The first disagreement, and the twin's records.
 
-    A lane whose size sits on the edge between two multiples of 1/1024 of equity, closer than the
-    rounding of its costs, may go either way there. It counts as agreeing if it follows the twin
-    nudged by `EDGE` to its last step, and such lanes are fewer than one in a million steps.
+    Sizes are computed from equity in multiples of 1/1024. A lane whose equity comes closer to the
+    edge between two of them than its costs are rounded in float32 may go either way there: it
+    counts as agreeing if it agrees, to its last step, with the twin nudged by that rounding. Such
+    lanes are fewer than one in a million steps.
     """
     record = play(
         sweep.market,
@@ -205,39 +204,46 @@ def disagreement(sweep: Sweep) -> tuple[Disagreement | None, StepRecord]:
         jnp.asarray(sweep.actions, jnp.int32),
         max_steps=sweep.actions.shape[1],
     )
-    record, twin = jax.tree.map(np.asarray, record), replay_sweep(sweep)
+    record, twin = jax.tree.map(np.array, record), replay_sweep(sweep)
     capital = sweep.sections["account"].initial_capital
+    first = compare(record, twin, initial_capital=capital)
     for _ in range(1 + sweep.actions.size // 1_000_000):
-        first = compare(record, twin, initial_capital=capital)
         if first is None:
             break
-        lanes = [first.lane]
-        alone = jax.tree.map(lambda field, lanes=lanes: field[lanes], record)
-        for nudge in (-EDGE, EDGE):
-            nudged = replay_sweep(sweep, lanes, nudge)
-            if compare(alone, nudged, initial_capital=capital[lanes]) is None:
-                jax.tree.map(lambda all_, one, lanes=lanes: put(all_, lanes, one), twin, nudged)
-    return compare(record, twin, initial_capital=capital), twin
+        settle_edge(sweep, record, twin, first)
+        first = compare(record, twin, initial_capital=capital)
+    return first, twin
 
 
-def put(values: np.ndarray, lanes: list[int], rows: np.ndarray) -> None:
-    values[lanes] = rows
+def settle_edge(sweep: Sweep, record: StepRecord, twin: StepRecord, first: Disagreement) -> None:
+    """Writes the nudged twin of the disagreeing lane into `twin`, if that one agrees."""
+    lane = [first.lane]
+    names = [field.name for field in dataclasses.fields(StepRecord)]
+    capital = sweep.sections["account"].initial_capital[lane]
+    paid = sum(getattr(twin, name)[lane, : first.step + 1].sum() for name in COSTS)
+    rounding = np.finfo(np.float32).eps * paid / capital
+    for nudge in (-rounding, rounding):
+        nudged = replay_sweep(sweep, lane, nudge)
+        alone = StepRecord(**{name: getattr(record, name)[lane] for name in names})
+        if compare(alone, nudged, initial_capital=capital) is None:
+            for name in names:
+                getattr(twin, name)[lane] = getattr(nudged, name)
 
 
 FLAGS = """
     forced capped_by_participation capped_by_cash close_quantity trip_closed purgatory_entered
     in_purgatory escaped hard_breach locked lock_released early_warning alternation terminated
     soft_breach_run cooldown_left reward_equity_change reward_action_change reward_same_action
-    reward_drawdown reward_recovery_bonus reward_bootstrap_bonus cost_spread cost_temporary
-    cost_transient cost_permanent cost_fees cost_borrow
+    reward_drawdown reward_recovery_bonus reward_bootstrap_bonus
 """
+COSTS = [f"cost_{part}" for part in "spread temporary transient permanent fees borrow".split()]
 
 
 def events(record: StepRecord) -> Counter:
     """How often each outcome, cap, safeguard event and reward term occurred."""
     live = record.time > 0
     counts = {outcome.name: np.sum(live & (record.outcome == outcome)) for outcome in Outcome}
-    counts |= {name: np.count_nonzero(getattr(record, name)) for name in FLAGS.split()}
+    counts |= {name: np.count_nonzero(getattr(record, name)) for name in [*FLAGS.split(), *COSTS]}
     counts["forced, no volume"] = np.sum(record.forced & (record.outcome == Outcome.NO_VOLUME))
     counts["forced before the end"] = np.sum(record.forced & (record.outcome == Outcome.FLAT_BY))
     return Counter({name: int(count) for name, count in counts.items()})
