@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jules_jax.config import Fills
 from jules_jax.market.table import Row
 
-BP = 1e-4
+BP_PER_UNIT = 1e4
+"""Basis points are divided by it: 1e-4 itself is inexact in float32, and always in one direction."""
 SPREAD_OPEN_WIDENING = 2.5
 """Intraday spread: how much wider than usual at the open, measured on US large caps in 2013."""
 SPREAD_OPEN_MINUTES = 8.0
@@ -75,7 +76,7 @@ def liquidity(row: Row, price: jax.Array, fills: Fills) -> Liquidity:
     The half spread is the source's where it has one, else half of `bid_ask_spread_bps`, optionally
     wider after the open and in volatile minutes; never below half a tick.
     """
-    configured = jnp.asarray(0.5 * BP * fills.bid_ask_spread_bps)
+    configured = jnp.asarray(0.5 * fills.bid_ask_spread_bps / BP_PER_UNIT)
     if fills.spread_shape == "intraday":
         after_open = 1.0 + SPREAD_OPEN_WIDENING * jnp.exp(-row.minute / SPREAD_OPEN_MINUTES)
         volatility = jnp.sqrt(row.sigma_before / row.sigma_long_before)
@@ -138,7 +139,7 @@ def trade_costs(
         temporary=temporary,
         transient=transient,
         permanent=kyle_lambda * quantity * (position + 0.5 * quantity),
-        fees=turnover * BP * (fills.fee_bps + sell_fee),
+        fees=turnover * ((fills.fee_bps + sell_fee) / BP_PER_UNIT),
     )
 
 

@@ -2,8 +2,8 @@
 
 `market` makes table rows `[B, C]` in NumPy from the columns that a test cares about; `play` takes
 actions through `transition` in a compiled scan. Scripts are padded to whole blocks of lanes and
-steps, so that all share one program per set of counts and switches (floats are leaves). A program takes
-long to compile: tests make do with three, those of the default `Safeguards`, `NIMBLE` and `STRICT`.
+steps, so that all share one program per set of counts and switches (floats are leaves). Programs
+are slow to compile: tests make do with those of the default `Safeguards`, `NIMBLE` and `STRICT`.
 """
 
 from __future__ import annotations

@@ -202,7 +202,9 @@ def test_short_positions_pay_borrow_every_bar_and_long_ones_do_not():
     each = 12_500 * rate * 60 / (365 * 86_400)
     np.testing.assert_allclose(record.cost_borrow[:15], each, rtol=1e-5)
     assert np.all(record.cost_borrow[15:] == 0)
-    record = play(market(np.full(21, 100.0)), script(20, {0: BUY}), account=Account(borrow_rate=9.0))
+    record = play(
+        market(np.full(21, 100.0)), script(20, {0: BUY}), account=Account(borrow_rate=9.0)
+    )
     assert np.all(record.cost_borrow == 0) and record.position[-1] > 0
 
 

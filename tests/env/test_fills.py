@@ -24,10 +24,7 @@ from jules_jax.market.table import Row, read_row
 from tests.env.episodes import (
     ALL_IN,
     BUY,
-    FREE,
-    HOLD,
     NIMBLE,
-    SELL,
     make_params,
     market,
     play,
@@ -41,6 +38,7 @@ LIQUID = Liquidity(half_spread=2.5e-4, sigma_bar=1e-3, sigma_day=0.02, expected_
 LAMBDA = 0.33 * 0.9 / np.sqrt(1e-3) * 0.02 * 100 / 2e6
 """Kyle's lambda of that stock at 100 dollars, in dollars per share per share."""
 RESTED = Book(0.0, 0.0, 0.0)
+DEFAULT = Fills()
 IMPACT = ("temporary", "transient", "permanent")
 
 
@@ -57,7 +55,7 @@ def costs_of(
     liquidity=LIQUID,
     book=RESTED,
     kyle_lambda=LAMBDA,
-    config=Fills(),
+    config=DEFAULT,
 ) -> Costs:
     """Costs in dollars, as float64; `shares` may be a list of trades."""
     inputs = (np.asarray(shares), position, price, liquidity, book, kyle_lambda)
@@ -359,7 +357,7 @@ def test_no_order_takes_more_than_its_share_of_the_bar_and_none_fills_without_vo
     assert np.sum(record.capped_by_participation & (record.quantity != 0)) > 100
     assert np.array_equal(np.abs(record.quantity)[cut := record.capped_by_participation], cap[cut])
     halted = record.volume == 0
-    asked = halted & ((record.outcome == Outcome.NO_VOLUME))
+    asked = halted & (record.outcome == Outcome.NO_VOLUME)
     assert asked.sum() > 20 and np.all(record.quantity[halted] == 0)
     assert np.all(record.fill_price[record.quantity == 0] == 0)
 

@@ -60,18 +60,18 @@ def test_the_terms_sum_to_the_reward_and_every_one_of_them_occurs(wild):
     assert all(np.all(terms[name] >= 0) for name in TERMS[4:])
 
 
-def test_the_change_of_equity_is_paid_per_fifty_thousand_dollars_of_capital(wild):
-    rows, actions, record = wild
+def test_the_change_of_equity_is_paid_in_dollars_per_fifty_thousand_of_capital(wild):
+    record = wild[2]
     np.testing.assert_allclose(record.reward_equity_change, 0.07 * record.net_pnl, rtol=1e-5)
     # ten times the capital in a ten times deeper market: the same rewards
-    deep = rows.copy()
-    deep[..., [3, 7, 8]] *= 10  # volume, adv_before, expected_volume
-    rich = replace(ALL_IN, initial_capital=500_000.0)
-    other, _ = play_lanes(deep[:32], actions[:32], account=rich, safeguards=NIMBLE)
-    same = np.cumprod(other.outcome == record.outcome[:32], axis=1) > 0
-    assert same.mean() > 0.5
-    np.testing.assert_allclose(other.reward[same], record.reward[:32][same], atol=2.0)
-    assert np.abs(other.reward - record.reward[:32])[same].mean() < 0.05
+    closes = 100 + np.cumsum(np.r_[0, 0, np.random.default_rng(0).normal(0, 0.5, 99)])
+    orders = script(100, {0: BUY, 80: SELL})
+    small = play(market(closes), orders)
+    deep = market(closes, volume=1e8, adv_before=2e7, expected_volume=5e4)
+    large = play(deep, orders, account=Account(initial_capital=500_000.0))
+    assert large.quantity[0] == 10 * small.quantity[0]
+    np.testing.assert_allclose(large.net_pnl, 10 * small.net_pnl, rtol=1e-5)
+    np.testing.assert_allclose(large.reward, small.reward, rtol=1e-5)
 
 
 def test_doubling_the_scaling_doubles_every_term_exactly(wild):
@@ -215,10 +215,11 @@ def test_a_round_trip_that_costs_more_than_it_gains_is_not_profitable():
 def test_bonuses_of_an_episode_stay_below_0_701_however_it_is_played(wild):
     record = wild[2]
     recovery, bootstrap = record.reward_recovery_bonus, record.reward_bootstrap_bonus
-    assert np.all(np.isin(recovery, np.float32([0, 0.0007]) * np.float32(1)) | (recovery < 7.001e-4))
-    assert np.all(np.count_nonzero(bootstrap, axis=1) <= 1) and bootstrap.max() < 7.001e-4
+    np.testing.assert_allclose(np.unique(recovery), [0, 0.0007], rtol=1e-6)
+    np.testing.assert_allclose(np.unique(bootstrap), [0, 0.0007], rtol=1e-6)
+    assert np.all(np.count_nonzero(bootstrap, axis=1) <= 1)
     assert 1000 * recovery.max() + bootstrap.max() <= 0.701
-    # one who lets equity crawl up for a whole episode, out of the purgatory's reach
+    # one whose equity crawls up for a whole episode and never leaves purgatory
     equity = np.concatenate([[1, 1, 0.969], 0.969 + 2.9e-5 * np.arange(1, 999)])
     patient = replace(NIMBLE, purgatory_escape_threshold_pct=0.5)
     rows = market(100 * equity)
@@ -234,9 +235,8 @@ def test_random_play_earns_nothing_gross_where_prices_are_a_martingale():
     rng = np.random.default_rng(5)
     moves = 5e-4 * rng.standard_t(8, (256, 257))
     rows = np.stack([market(100 * np.cumprod(1 + move)) for move in moves])
-    record, _ = play_lanes(rows, rng.integers(0, 3, (256, 256)), account=Account())
-    gross = record.price_pnl.sum(axis=1, dtype=np.float64)
+    record, _ = play_lanes(rows, rng.integers(0, 3, (256, 256)))
+    gross, net = (x.sum(axis=1, dtype=np.float64) for x in (record.price_pnl, record.net_pnl))
     error = gross.std(ddof=1) / np.sqrt(len(gross))
     assert error > 1 and abs(gross.mean()) < 3 * error
-    net = record.net_pnl.sum(axis=1, dtype=np.float64)
-    assert net.mean() < -20 * net.std(ddof=1) / np.sqrt(len(net)) or net.mean() < -60
+    assert net.mean() < -3 * error, "and pays its costs"

@@ -31,6 +31,7 @@ from tests.env.episodes import (
 from tests.env.market_factory import Symbol, make_rows
 
 SOFT, HARD, ESCAPE = 0.03, 0.04, 0.03
+REWARD = Reward()
 
 
 def holder(equity, *, orders=None, columns=None, safeguards=NIMBLE):
@@ -77,8 +78,7 @@ def test_a_refused_order_starts_no_cooldown_and_a_forced_one_neither():
 
 def test_flat_by_beats_the_cooldown_and_nothing_is_opened_after_it():
     columns = sessions(61, 40, first=1)  # row r is bar r + 1 of its session
-    actions = script(60, {30: BUY}) + 0
-    actions[31:39] = BUY
+    actions = script(60, dict.fromkeys(range(30, 39), BUY))
     record = play(market(np.full(61, 100.0), **columns), actions)
     assert steps(record.quantity) == [30, 33]  # row 34 is bar 35, with five minutes left
     assert record.outcome[33] == Outcome.FLAT_BY and record.forced[33]
@@ -196,7 +196,7 @@ def test_no_peak_is_reset_without_a_new_peak_or_a_recovery_of_three_percent():
 def test_a_hard_breach_closes_the_position_and_locks_entries_until_the_next_session():
     columns = sessions(60, 30, first=0)
     equity = [0.955] * 58
-    record = holder(equity, orders={t: BUY for t in range(1, 34)}, columns=columns)
+    record = holder(equity, orders=dict.fromkeys(range(1, 34), BUY), columns=columns)
     assert steps(record.hard_breach) == [1]
     assert record.outcome[2] == Outcome.HARD_LIQUIDATION and record.position[2] == 0
     assert np.all(record.outcome[3:24] == Outcome.ENTRY_LOCKED)
@@ -245,7 +245,7 @@ def test_the_hard_limit_is_armed_again_once_the_drawdown_is_below_soft():
 
 
 def test_without_sessions_the_lock_lasts_its_minutes():
-    record = holder([0.955] * 60, orders={t: BUY for t in range(1, 60)})
+    record = holder([0.955] * 60, orders=dict.fromkeys(range(1, 60), BUY))
     assert steps(record.hard_breach) == [1] and record.position[2] == 0
     assert np.all(record.outcome[3:22] == Outcome.ENTRY_LOCKED)
     assert steps(record.lock_released) == [22]  # 20 bars of a minute lie between
@@ -285,13 +285,14 @@ def test_with_terminate_on_hard_an_episode_already_flat_ends_at_once():
 # the drawdown term of the reward
 
 
-def penalty(depth, weight=7500.0, reward=Reward()) -> np.ndarray:
+def penalty(depth, weight=7500.0, reward=REWARD) -> np.ndarray:
     sections = cast_section(reward), cast_section(Safeguards())
     return np.asarray(drawdown_penalty(jnp.float32(depth), jnp.float32(weight), *sections))
 
 
 @pytest.mark.parametrize(
-    ("progress", "weight", "at_hard"), [(0.0, 1500, 0.0105), (0.5, 4500, 0.0315), (1.0, 7500, 0.0525)]
+    ("progress", "weight", "at_hard"),
+    [(0.0, 1500, 0.0105), (0.5, 4500, 0.0315), (1.0, 7500, 0.0525)],
 )
 def test_the_drawdown_weight_grows_and_the_term_at_the_hard_limit_with_it(
     progress, weight, at_hard

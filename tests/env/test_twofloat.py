@@ -80,9 +80,9 @@ def test_sums_products_and_quotients_keep_forty_four_bits(compiled: bool) -> Non
 def test_a_running_sum_of_a_million_steps_does_not_drift() -> None:
     steps = np.float32(np.random.default_rng(0).normal(0, 1e-4, 1_000_000))
     start = twofloat.literal(1.0)
-    total, _ = jax.jit(
-        lambda xs: jax.lax.scan(lambda s, x: (twofloat.add(s, x), None), start, xs)
-    )(steps)
+    total, _ = jax.jit(lambda xs: jax.lax.scan(lambda s, x: (twofloat.add(s, x), None), start, xs))(
+        steps
+    )
     truth = math.fsum([1.0, *steps.astype(np.float64)])
     assert abs(float(exact(total)[0]) - truth) < 1e-10
     plain = np.cumsum(np.concatenate([[1], steps]), dtype=np.float32)[-1]

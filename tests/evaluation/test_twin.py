@@ -220,7 +220,7 @@ def settle_edge(sweep: Sweep, record: StepRecord, twin: StepRecord, first: Disag
     lane = [first.lane]
     names = [field.name for field in dataclasses.fields(StepRecord)]
     capital = sweep.sections["account"].initial_capital[lane]
-    paid = sum(getattr(twin, name)[lane, : first.step + 1].sum() for name in COSTS)
+    paid = sum(abs(getattr(twin, name)[lane, : first.step + 1]).sum() for name in COSTS)
     rounding = np.finfo(np.float32).eps * paid / capital
     for nudge in (-rounding, rounding):
         nudged = replay_sweep(sweep, lane, nudge)
@@ -236,7 +236,8 @@ FLAGS = """
     soft_breach_run cooldown_left reward_equity_change reward_action_change reward_same_action
     reward_drawdown reward_recovery_bonus reward_bootstrap_bonus
 """
-COSTS = [f"cost_{part}" for part in "spread temporary transient permanent fees borrow".split()]
+PARTS = ("spread", "temporary", "transient", "permanent", "fees", "borrow")
+COSTS = [f"cost_{part}" for part in PARTS]
 
 
 def events(record: StepRecord) -> Counter:
