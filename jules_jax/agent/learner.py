@@ -64,7 +64,7 @@ class Learner:
         self.settings = settings
         self.step_metrics = step_metrics
         self.mesh = Mesh(list(devices), (LANE,))
-        self.shuffle_groups = shuffle_groups(settings, len(devices))
+        self.shuffle_groups = groups_for(settings, len(devices))
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(settings.ppo.max_grad_norm),
             optax.scale_by_adam(eps=settings.ppo.adam_eps),
@@ -277,51 +277,30 @@ def learning_rate_at(step: jax.Array, settings: config.Config) -> jax.Array:
     rate: jax.Array = jnp.float32(settings.ppo.learning_rate)
     if settings.ppo.learning_rate_end < 0:
         return rate
-    updates = num_updates(settings)
-    last = updates * settings.ppo.n_epochs * settings.ppo.num_minibatches - 1
+    last = settings.num_updates * settings.ppo.n_epochs * settings.ppo.num_minibatches - 1
     share = jnp.minimum(step / max(last, 1), 1.0)
     rate += (settings.ppo.learning_rate_end - rate) * share
     return rate
-
-
-def num_updates(settings: config.Config) -> int:
-    """Whole updates that `total_timesteps` environment steps take, rounded up."""
-    return -(-settings.total_timesteps // (settings.num_envs * settings.ppo.n_steps))
 
 
 def available_devices(count: int) -> list[jax.Device]:
     """The first `count` devices, all for 0; raises `InputError` where there are fewer."""
     devices = jax.devices()
     if not 0 <= count <= len(devices):
-        raise InputError(f"devices: found {count}, expected 0 (all) to {len(devices)}.")
+        raise InputError(f"devices: found {count}, expected 0 (all) to {len(devices)}")
     return devices[: count or None]
 
 
-def shuffle_groups(settings: config.Config, num_devices: int) -> int:
-    """Groups G of lanes that are shuffled among themselves: `ppo.shuffle_groups`, or the default.
+def groups_for(settings: config.Config, num_devices: int) -> int:
+    """Groups G of lanes that are shuffled among themselves; they never depend on the devices.
 
-    The default is the largest of 8, 4, 2 and 1 that divides the lanes of a minibatch; it never
-    depends on the devices. Raises `InputError` where the settings do not divide.
+    Raises `InputError` where the settings are not valid, or where the devices do not divide G.
     """
-    lanes, minibatches = settings.num_envs, settings.ppo.num_minibatches
-    if lanes < 1:
-        raise InputError(f"num_envs: found {lanes}, expected at least 1.")
-    if not 1 <= settings.ppo.n_steps <= settings.max_steps_in_episode:
+    config.validate(settings)
+    groups = settings.shuffle_groups
+    if groups % num_devices:
         raise InputError(
-            f"ppo.n_steps: found {settings.ppo.n_steps}, expected 1 to max_steps_in_episode, "
-            f"{settings.max_steps_in_episode}."
-        )
-    if minibatches < 1 or lanes % minibatches:
-        raise InputError(
-            f"ppo.num_minibatches: found {minibatches}, expected a divisor of num_envs, {lanes}."
-        )
-    lanes_each = lanes // minibatches
-    groups = settings.ppo.shuffle_groups
-    if groups == 0:
-        groups = next(size for size in (8, 4, 2, 1) if lanes_each % size == 0)
-    if groups < 1 or lanes_each % groups or groups % num_devices:
-        raise InputError(
-            f"ppo.shuffle_groups: found {groups}, expected a multiple of the number of devices, "
-            f"{num_devices}, that divides the lanes of a minibatch, {lanes_each}."
+            f"{num_devices} devices do not divide the {groups} shuffle groups of lanes, expected "
+            f"ppo.shuffle_groups to be a multiple of {num_devices}, or fewer devices"
         )
     return groups

@@ -22,7 +22,7 @@ from jules_jax.config import Fills
 from jules_jax.market.table import Row
 
 BP_PER_UNIT = 1e4
-"""Basis points are divided by it: 1e-4 itself is inexact in float32, and always in one direction."""
+"""Divides basis points: 1e-4 is inexact in float32, and always in the same direction."""
 SPREAD_OPEN_WIDENING = 2.5
 """Intraday spread: how much wider than usual at the open, measured on US large caps in 2013."""
 SPREAD_OPEN_MINUTES = 8.0

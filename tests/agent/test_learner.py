@@ -7,7 +7,7 @@ import pytest
 
 from jules_jax import config
 from jules_jax.agent import lstm
-from jules_jax.agent.learner import Learner, learning_rate_at, num_updates, shuffle_groups
+from jules_jax.agent.learner import Learner, groups_for, learning_rate_at
 from jules_jax.errors import InputError
 from tests.agent import toy_envs
 
@@ -178,8 +178,8 @@ def with_ppo(**changes):
 
 def test_the_learning_rate_is_linear_in_optimizer_steps():
     settings = with_ppo(learning_rate=1.0, learning_rate_end=0.2)
-    steps = num_updates(settings) * 3 * 2
-    assert num_updates(settings) == 391  # 100,000 / (32 · 8) = 390.6
+    steps = settings.num_updates * 3 * 2
+    assert settings.num_updates == 391  # 100,000 / (32 · 8) = 390.6
     rates = [learning_rate_at(jnp.int32(step), settings) for step in (0, steps // 2, steps - 1)]
     np.testing.assert_allclose(rates, [1.0, 0.6, 0.2], atol=1e-3)
     constant = with_ppo(learning_rate=0.5)
@@ -191,30 +191,28 @@ def test_the_learning_rate_is_linear_in_optimizer_steps():
 )
 def test_the_default_shuffle_groups_divide_the_lanes_of_a_minibatch(lanes, minibatches, groups):
     settings = dataclasses.replace(with_ppo(num_minibatches=minibatches), num_envs=lanes)
-    assert shuffle_groups(settings, num_devices=1) == groups
+    assert groups_for(settings, num_devices=1) == groups
 
 
 @pytest.mark.parametrize(
     ("changes", "num_devices", "message"),
     [
-        ({"num_minibatches": 5}, 1, "ppo.num_minibatches: found 5, expected a divisor"),
-        ({"num_minibatches": 0}, 1, "ppo.num_minibatches: found 0"),
-        ({"shuffle_groups": 3}, 1, "ppo.shuffle_groups: found 3, expected a multiple"),
-        ({"shuffle_groups": 32}, 1, "ppo.shuffle_groups: found 32"),
-        ({"shuffle_groups": 2}, 4, "the number of devices, 4"),
-        ({}, 3, "the number of devices, 3"),
-        ({"n_steps": 11}, 1, "ppo.n_steps: found 11, expected 1 to max_steps_in_episode, 10"),
+        ({"num_minibatches": 5}, 1, "expected a multiple of ppo.num_minibatches, 5"),
+        ({"shuffle_groups": 3}, 1, "ppo.shuffle_groups is 3, expected a divisor"),
+        ({"shuffle_groups": 2}, 4, "4 devices do not divide the 2 shuffle groups"),
+        ({}, 3, "3 devices do not divide the 8 shuffle groups"),
+        ({"n_steps": 11}, 1, "ppo.n_steps is 11, expected at most max_steps_in_episode, 10"),
     ],
 )
 def test_settings_that_do_not_divide_are_one_clear_error(changes, num_devices, message):
     with pytest.raises(InputError) as error:
-        shuffle_groups(with_ppo(**changes), num_devices)
+        groups_for(with_ppo(**changes), num_devices)
     assert message in str(error.value)
 
 
 def test_no_lanes_or_too_many_devices_are_errors():
-    with pytest.raises(InputError, match="num_envs: found 0, expected at least 1"):
-        shuffle_groups(dataclasses.replace(SETTINGS, num_envs=0), 1)
+    with pytest.raises(InputError, match="num_envs by default is 0"):
+        groups_for(dataclasses.replace(SETTINGS, num_envs=0), 1)
     with pytest.raises(InputError, match="devices: found 4096, expected 0"):
         Learner(toy_envs.Walk(), dataclasses.replace(SETTINGS, devices=4096))
 
