@@ -17,12 +17,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises `InputError`."""
-        raise errors.InputError(f"{message}; see python -m {self.prog} --help")
+        raise errors.InputError(f"{message}; see {self.prog} --help")
 
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="jules_jax.audit",
+        prog="python -m jules_jax.audit",
         description="Checks recorded episodes. Exit status: 0 agreement, 1 disagreement, 2 bad "
         "input.",
     )
@@ -71,8 +71,8 @@ def _shown(field: str, value: float) -> str:
 
 def main() -> None:
     """The command."""
-    path = _parser().parse_args().path
-    if not all([_replay(file) for file in _files(path)]):  # every file is reported
+    agrees = [_replay(file) for file in _files(_parser().parse_args().path)]
+    if not all(agrees):
         raise SystemExit(1)
 
 

@@ -53,7 +53,7 @@ def _reset(seed: jax.Array, episode: jax.Array, params: EnvParams) -> tuple[jax.
 def _step(
     seed: jax.Array, episode: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
 ) -> tuple[Any, ...]:
-    """gymnax's six values; a lane that is done starts the given episode of its seed."""
+    """The six values of `step`; a lane that is done starts the given episode of its seed."""
     values: tuple[Any, ...] = _ENV.step(_key(seed, episode), state, action, params)
     return values
 
@@ -63,7 +63,7 @@ _reset_lanes = jax.jit(jax.vmap(_reset, in_axes=(0, 0, None)))
 _step_lanes = jax.jit(jax.vmap(_step, in_axes=(0, 0, 0, 0, None)))
 
 
-def _spaces() -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Discrete]:
+def _spaces() -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Discrete[Any]]:
     """Observations, Box(12,) float32 in [−5, 5]; actions, 0 SELL, 1 HOLD, 2 BUY."""
     limit = OBSERVATION_LIMIT
     box = gymnasium.spaces.Box(-limit, limit, (NUM_OBSERVATIONS,), np.float32)
@@ -108,7 +108,7 @@ class TradingGymnasiumEnv(gymnasium.Env[Observation, np.int64]):
         return np.array(obs), {}
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One step; raises `gymnasium.error.ResetNeeded` before the first reset and after an end."""
+        """One step; raises `gymnasium.error.ResetNeeded` before a reset and after an end."""
         if self._state is None:
             raise gymnasium.error.ResetNeeded("the episode is over, expected reset() before step()")
         results = _step_single(
@@ -187,11 +187,11 @@ class TradingGymnasiumVectorEnv(VectorEnv[Observation, Array, Array]):
         return np.array(obs), reward.astype(np.float64), terminated, truncated, info
 
 
-def _masked(observables: dict[str, Array], lanes: Array) -> dict[str, Array]:
+def _masked(observables: dict[str, Array], lanes: Array) -> dict[str, Any]:
     """The values in `lanes` and nothing elsewhere, with gymnasium's mask beside each."""
-    masked = {}
+    masked: dict[str, Any] = {}
     for name, values in observables.items():
-        nothing = None if values.dtype == object else values.dtype.type(0)
+        nothing: Any = None if values.dtype == object else values.dtype.type(0)
         masked |= {name: np.where(lanes, values, nothing), f"_{name}": lanes}
     return masked
 

@@ -267,11 +267,12 @@ def _assemble(columns: Mapping[str, Array], facts: Mapping[str, Any]) -> AuditLo
         lanes[episode, step] = values
         return lanes
 
+    record: dict[str, Any] = {name: fill(columns[name]) for name in FIELDS}
     bars = np.zeros((episodes, steps + 1, len(BAR_COLUMNS)), np.float32)
     bars[:, 0] = np.asarray(facts["start_bars"], np.float32)
     bars[episode, step + 1] = np.stack([columns[name] for name in BAR_COLUMNS], axis=-1)
     return AuditLog(
-        record=StepRecord(**{name: fill(columns[name]) for name in FIELDS}),
+        record=StepRecord(**record),
         bars=_hold_last(bars, counts),
         start_rows=start_rows,
         symbols=np.asarray(facts["symbols"], np.int32),
