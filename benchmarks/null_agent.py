@@ -6,7 +6,7 @@ that would pay for trading. On fresh paths neither its sampled nor its greedy po
 more than 0 by more than three standard errors. The exit status is 1 if one does. The same agent
 on the preset `easy` (`--preset easy`) has an edge to find: there the check should fail.
 
-The defaults take less than four minutes on two idle CPU cores.
+The defaults are sized for about four minutes on two idle CPU cores.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Kyle's (1985) lambda is the price change per unit of net volume (bought less sold on the taker's
 initiative). Few bars carry the true net volume; without it the volume is signed from the bar's own
 return, and a lambda fitted to such volume is *circular*: it explains a return by something that the
-return decided. Pure noise then has a positive, highly significant lambda, and where bars trade alike
-an R² of 2/π = 0.64 (tick rule) or 3/π = 0.95 (bulk). Use it to see whether the market is thinner
-than yesterday, never as the price of trading.
+return decided. Pure noise then has a positive, highly significant lambda and, where all bars trade
+the same volume, an R² of 2/π = 0.64 (tick rule) or 3/π = 0.95 (bulk). Use it to see whether the
+market is thinner than yesterday, never as the price of trading.
 
 `kyle_lambda` and `amihud` are statistics of a sample: NumPy, float64, on the host. The signing
 rules and the rolling estimate, a column of the table, are float32 on the device.

@@ -254,6 +254,17 @@ def test_lambda_of_true_taker_flow_is_the_recorded_one_at_every_horizon(name):
         assert found.standard_error > 1.3 * found.slope / known[f"true_taker_flow{key}"]["t"]
 
 
+@pytest.mark.parametrize(
+    ("name", "stated"), [(TRUE_FLOW[0], (31.0, 1.1)), (TRUE_FLOW[1], (32.0, 2.0))]
+)
+def test_lambda_without_units_is_the_one_that_the_documentation_states(name, stated):
+    """Returns over a day's sd on flow over a day's volume, of 1,440 minutes each."""
+    frame, _ = facts(name)
+    returns = frame["returns"] / (frame["returns"].std() * np.sqrt(1440))
+    found = kyle_lambda(returns, frame["taker"] / 1440)
+    assert (round(found.slope, 1), round(found.standard_error, 1)) == stated
+
+
 @pytest.mark.parametrize("name", TRUE_FLOW)
 def test_lambda_of_classified_volume_is_the_recorded_one_and_explains_what_it_should_not(name):
     frame, known = facts(name)
