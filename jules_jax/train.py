@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -48,9 +49,15 @@ def main() -> None:
         print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")
     print(
         f"\nNext:\n"
-        f"  python -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"
-        f"  tensorboard --logdir {result.run_dir.parent}"
+        f"  {_python()} -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"
+        f"  tensorboard --logdir {result.run_dir.parent}   (after: pip install tensorboard)"
     )
+
+
+def _python() -> str:
+    """How to call the Python that runs this: `make train` uses one that is not on the PATH."""
+    inside = os.path.relpath(sys.executable)
+    return "python" if inside.startswith(os.pardir) else inside
 
 
 if __name__ == "__main__":

@@ -162,8 +162,8 @@ def test_unit_changes_leave_costs_alone():
 
 def test_compiled_vectorised_and_plain_evaluation_agree():
     rng = np.random.default_rng(0)
-    shares = np.float32(rng.normal(0, 3000, 20))
-    books = Book(*np.float32(rng.uniform(0, 5000, (3, 20))))
+    shares = np.float32(rng.normal(0, 3000, 6))
+    books = Book(*np.float32(rng.uniform(0, 5000, (3, 6))))
     config = cast_section(Fills())
 
     def one(shares, book):
@@ -173,7 +173,7 @@ def test_compiled_vectorised_and_plain_evaluation_agree():
 
     batched = jax.vmap(one)(shares, books)
     compiled = jax.jit(jax.vmap(one))(shares, books)
-    plain = [one(jnp.asarray(shares[i]), Book(*(x[i] for x in books))) for i in range(20)]
+    plain = [one(jnp.asarray(shares[i]), Book(*(x[i] for x in books))) for i in range(6)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *plain)
     for part, other, third in zip(batched, compiled, stacked, strict=True):
         np.testing.assert_allclose(part, other, rtol=3e-6)
@@ -381,7 +381,7 @@ def test_a_fill_at_the_open_knows_neither_its_bars_close_nor_any_later_bar(seed,
 
 
 def test_a_step_is_the_same_compiled_vectorised_and_interpreted():
-    rows, actions = random_lanes(1, 12, seed=3)
+    rows, actions = random_lanes(1, 4, seed=3)
     compiled, _ = play_lanes(np.repeat(rows, 3, axis=0), np.repeat(actions, 3, axis=0))
     params = make_params()
     state = initial_state(row := read_row(rows[0], 0), jnp.int32(0), jnp.int32(0), params)
