@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jules_jax import config, errors, flags
-
-if TYPE_CHECKING:
-    from jules_jax.evaluation.comparison import Comparison
 
 CONFIG_FILE = "config.yaml"
 SUMMARY = (
@@ -22,6 +19,7 @@ OPTIONS = {
     "checkpoint": "checkpoint directory, such as checkpoints/NAME (required)",
     "split": "validation or test: which held-out sessions of a file (default validation)",
     "episodes": "episodes to play (default 1024)",
+    "audit": "directory for a replayable record of the first 8 episodes, step by step",
 }
 
 
@@ -62,10 +60,14 @@ def main() -> None:
     loop.use_compilation_cache()
     path = checkpoints.find(Path(parsed.extras["checkpoint"]))
     params = checkpoints.load_params(path, parsed.config)
-    result: Comparison = comparison.compare(parsed.config, params, split=split, episodes=episodes)
+    held_out = comparison.hold_out(parsed.config, split=split, episodes=episodes)
     print(f"checkpoint  {path}")
-    print("\n".join(result.notes))
+    print("\n".join(held_out.notes))
+    result = comparison.compare(parsed.config, params, held_out)
     print(f"\n{comparison.table(result)}\n")
+    if parsed.extras["audit"]:
+        for file in comparison.audit(parsed.config, params, held_out, Path(parsed.extras["audit"])):
+            print(f"wrote {file}; check it with: python -m jules_jax.audit replay {file}")
     print(f"{time.monotonic() - began:.0f} s, start-up included")
 
 

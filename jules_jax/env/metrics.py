@@ -16,7 +16,10 @@ REJECTED = (Outcome.LADDER_LIMIT, Outcome.LOT_TOO_SMALL, Outcome.CASH_LIMIT, Out
 
 
 def step_metrics(record: StepRecord) -> dict[str, jax.Array]:
-    """Float32 scalars (or batches) by TensorBoard name; money in dollars, sums meaningful."""
+    """Float32 scalars (or batches) by TensorBoard name; money in dollars.
+
+    Sums over an episode are meant, but for `market/*`, which are means over steps.
+    """
     traded = jnp.abs(record.quantity) * record.reference_price
     traded = (traded + jnp.abs(record.close_quantity) * record.mark_price) * record.quantity_step
     impact = record.cost_temporary + record.cost_transient + record.cost_permanent
@@ -45,6 +48,7 @@ def step_metrics(record: StepRecord) -> dict[str, jax.Array]:
         "trade/exposed_steps": record.position != 0,
         "trade/blocked": blocked,
         "trade/rejected": rejected,
+        "market/kyle_lambda_rolling": record.kyle_lambda_rolling,
         "risk/soft_breach_steps": record.soft_breach_run > 0,
         "risk/hard_breaches": record.hard_breach,
         "risk/purgatory_entries": record.purgatory_entered,

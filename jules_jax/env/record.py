@@ -60,6 +60,7 @@ class StepRecord:
     adv: jax.Array  # shares
     volume: jax.Array  # shares traded in the bar
     kyle_lambda: jax.Array  # dollars per share per share
+    kyle_lambda_rolling: jax.Array  # the rolling estimate, dimensionless; 0: none
     recent_volume: jax.Array  # U after the step, shares
     displaced_ask: jax.Array  # E⁺ after the step, shares
     displaced_bid: jax.Array  # E⁻ after the step, shares

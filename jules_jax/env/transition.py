@@ -392,6 +392,7 @@ def _record(
         adv=market.adv,
         volume=row.volume,
         kyle_lambda=after.kyle_lambda,
+        kyle_lambda_rolling=row.kyle_lambda_before,
         recent_volume=after.book.recent_volume,
         displaced_ask=after.book.displaced_ask,
         displaced_bid=after.book.displaced_bid,

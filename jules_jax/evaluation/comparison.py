@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
 from jules_jax.config import Config
 from jules_jax.env.params import make_params
-from jules_jax.evaluation import backtest, reference_policies
+from jules_jax.evaluation import audit_log, backtest, reference_policies
 from jules_jax.evaluation.backtest import Starts
 from jules_jax.market import dataset
 from jules_jax.market.feed import SimulatedFeed
@@ -25,17 +26,37 @@ EVALUATION_KEY = 2
 """Folded into the seed's key: paths and draws that training (0 and 1) never sees."""
 
 
+AUDITED_EPISODES = 8
+"""Episodes of each trained policy that an audit keeps."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Prices that training has not seen, and where episodes begin on them."""
+
+    market: MarketData
+    starts: Starts
+    notes: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Episodes of every policy: `episodes[name]` holds `[N]` arrays by metric name."""
 
-    notes: tuple[str, ...]
     starts: Starts
     episodes: dict[str, dict[str, np.ndarray]]
 
     def mean(self, name: str, metric: str) -> tuple[float, float]:
         """Mean of a metric over a policy's episodes, and its standard error over clusters."""
         return backtest.mean_and_error(self.episodes[name][metric], self.starts.cluster)
+
+
+def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
+    """Keys of the held-out paths and of the policies' draws."""
+    key_market, key_play = jax.random.split(
+        jax.random.fold_in(jax.random.key(config.seed), EVALUATION_KEY)
+    )
+    return key_market, key_play
 
 
 def fresh_paths(config: Config, episodes: int, key: jax.Array) -> MarketData:
@@ -50,48 +71,70 @@ def fresh_paths(config: Config, episodes: int, key: jax.Array) -> MarketData:
     return SimulatedFeed(dataclasses.replace(config, simulator=simulator)).fresh(key)
 
 
-def compare(config: Config, params: network.Params, *, split: Split, episodes: int) -> Comparison:
-    """Plays `episodes` episodes of each policy; the same starts, prices and costs for all.
+def hold_out(config: Config, *, split: Split, episodes: int) -> HeldOut:
+    """`episodes` episodes on the `split` of `market.data`, else on fresh simulated paths.
 
-    With `market.data` set on the held-out `split` of that file, else on fresh simulated paths, one
-    for each episode. Raises `InputError` where the split is too short for one episode.
+    Every simulated episode has a path of its own. A split holds only so many episodes that share
+    no bar: they are played again and again. Raises `InputError` where it holds not even one.
     """
-    key_market, key_play = jax.random.split(
-        jax.random.fold_in(jax.random.key(config.seed), EVALUATION_KEY)
-    )
-    if config.market.data:
-        source = dataset.load(config)
-        market = source.market(split)
-        starts = backtest.without_overlap(
-            np.asarray(market.episodes), episodes, config.max_steps_in_episode
+    if not config.market.data:
+        market = fresh_paths(config, episodes, _keys(config)[0])
+        starts = backtest.one_per_stretch(np.asarray(market.episodes), episodes, config.seed)
+        return HeldOut(
+            market,
+            starts,
+            (
+                f"market      fresh simulated paths, preset {config.simulator.preset}",
+                f"episodes    {episodes:,}, one on each path; ± is one standard error",
+            ),
         )
-        disjoint = len(np.unique(starts.cluster))
-        notes = (
+    source = dataset.load(config)
+    market = source.market(split)
+    starts = backtest.without_overlap(
+        np.asarray(market.episodes), episodes, config.max_steps_in_episode
+    )
+    return HeldOut(
+        market,
+        starts,
+        (
             f"market      {config.market.data}, {split} split",
             *(f"            {note}" for note in source.source.notes),
-            f"episodes    {len(starts.row):,}: {disjoint} that share no bar, each played again "
-            "with other draws; ± is one standard error over those that share no bar",
-        )
-    else:
-        market = fresh_paths(config, episodes, key_market)
-        starts = backtest.one_per_stretch(np.asarray(market.episodes), episodes, config.seed)
-        notes = (
-            f"market      fresh simulated paths, preset {config.simulator.preset}",
-            f"episodes    {episodes:,}, one on each path; ± is one standard error",
-        )
-    env_params = make_params(config, market)
+            f"episodes    {len(starts.row):,}: {len(np.unique(starts.cluster))} that share no bar, "
+            "each played again with other draws; ± is one standard error over those",
+        ),
+    )
+
+
+def _trained(config: Config) -> tuple[Policy, Policy]:
     precision = config.network.matmul_precision
-    policies: list[tuple[Policy, Any]] = [
-        (policy.from_network(greedy=False, precision=precision), params),
-        (policy.from_network(greedy=True, precision=precision), params),
-        (reference_policies.random(), ()),
-        (reference_policies.flat(), ()),
-    ]
+    sampled = policy.from_network(greedy=False, precision=precision)
+    return sampled, policy.from_network(greedy=True, precision=precision)
+
+
+def compare(config: Config, params: network.Params, held_out: HeldOut) -> Comparison:
+    """Plays the trained policy and the reference policies: same starts, prices and costs."""
+    env_params = make_params(config, held_out.market)
+    policies: list[tuple[Policy, Any]] = [(who, params) for who in _trained(config)]
+    policies += [(reference_policies.random(), ()), (reference_policies.flat(), ())]
+    key = _keys(config)[1]
     played = {
-        who.name: backtest.run_episodes(who, weights, env_params, starts, key_play)
+        who.name: backtest.run_episodes(who, weights, env_params, held_out.starts, key)
         for who, weights in policies
     }
-    return Comparison(notes, starts, played)
+    return Comparison(held_out.starts, played)
+
+
+def audit(config: Config, params: network.Params, held_out: HeldOut, directory: Path) -> list[Path]:
+    """Writes every step of the trained policy's first episodes; returns the files."""
+    first = Starts(*(leaf[:AUDITED_EPISODES] for leaf in dataclasses.astuple(held_out.starts)))
+    files = []
+    for who in _trained(config):
+        log = audit_log.record_episodes(
+            who, params, config, held_out.market, first, _keys(config)[1], source=held_out.notes[0]
+        )
+        files.append(directory / f"{who.name.replace(', ', '-')}.parquet")
+        audit_log.write(log, files[-1])
+    return files
 
 
 def table(result: Comparison) -> str:

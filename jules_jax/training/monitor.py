@@ -109,7 +109,8 @@ class Monitor:
         if means:
             scalars["rollout/ep_rew_mean"] = means.pop("ep_rew")
             scalars["rollout/ep_len_mean"] = means.pop("ep_len")
-        scalars |= means
+        length = scalars.get("rollout/ep_len_mean", 1.0)
+        scalars |= {k: v / length if k.startswith("market/") else v for k, v in means.items()}
         scalars["rollout/episodes"] = raw["rollout/episodes"]
         scalars["time/fps"] = (update - before) * steps / max(now - then, 1e-9)
         scalars["time/time_elapsed"] = elapsed

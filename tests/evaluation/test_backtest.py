@@ -36,6 +36,8 @@ def test_every_episode_has_a_path_of_its_own(played):
 def test_flat_earns_exactly_nothing(played):
     *_, play = played
     for name, values in play["flat"].items():
+        if name.startswith("market/"):
+            continue  # facts about the market, not about the policy
         expected = {"length": 32, "final_equity": 1}.get(name, 0)
         assert np.all(values == expected), name
 

@@ -208,6 +208,7 @@ def _step(
         "position": lanes.position,
         "lock_released": released,
         "kyle_lambda": kyle_lambda,
+        "kyle_lambda_rolling": bar.kyle_lambda_before,
         "terminated": terminated,
         "quantity_step": bar.quantity_step,
         "reference_price": bar.open,
