@@ -47,7 +47,8 @@ def train_and_play(settings: config.Config, episodes: int) -> Comparison:
         settings = config.load({**config.to_dict(settings), **place, "name": "null_agent"})
         result = loop.train(settings)
         params = checkpoints.load_params(Path(result.checkpoint), settings)
-        return comparison.compare(settings, params, split="test", episodes=episodes)
+        held_out = comparison.hold_out(settings, split="test", episodes=episodes)
+        return comparison.compare(settings, params, held_out)
 
 
 def earning(result: Comparison) -> list[str]:
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         }
     )
     result = train_and_play(settings, given.episodes)
-    print("", *result.notes, "", comparison.table(result), "", sep="\n")
+    print("", comparison.table(result), "", sep="\n")
     paid = earning(result)
     print(f"earns more than 0 by {ERRORS:g} standard errors: {', '.join(paid) or 'none'}")
     return int(bool(paid))

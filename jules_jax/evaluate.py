@@ -10,6 +10,7 @@ from typing import Literal
 from jules_jax import config, errors, flags
 
 CONFIG_FILE = "config.yaml"
+MOST_EPISODES = 100_000
 SUMMARY = (
     "Plays whole episodes of a checkpoint's policy, greedy and sampled, beside a random and a flat "
     "one: on fresh simulated paths, or on the held-out sessions of a file. Parameters come from "
@@ -25,12 +26,14 @@ OPTIONS = {
 
 def _number(text: str | None, default: int, name: str) -> int:
     try:
-        value = default if text is None else int(float(text))
+        value = float(default if text is None else text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise errors.InputError(f"--{name} is {text!r}, expected a whole number of at least 1")
-    return value
+        value = 0.0
+    if not (1 <= value <= MOST_EPISODES and value.is_integer()):
+        raise errors.InputError(
+            f"--{name} is {text!r}, expected a whole number from 1 to {MOST_EPISODES:,}"
+        )
+    return int(value)
 
 
 def _split(text: str | None) -> Literal["validation", "test"]:
@@ -52,6 +55,8 @@ def main() -> None:
         base=lambda extras: config.read_yaml(_config_file(extras["checkpoint"])),
     )
     split = _split(parsed.extras["split"])
+    if parsed.extras["split"] and not parsed.config.market.data:
+        raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
     episodes = _number(parsed.extras["episodes"], 1024, "episodes")
     began = time.monotonic()
     from jules_jax.evaluation import comparison  # imports JAX, which --help must not wait for

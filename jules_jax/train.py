@@ -32,12 +32,13 @@ def main() -> None:
         sys.argv[1:], program="jules_jax.train", summary=SUMMARY, switches=switches
     )
     began = time.monotonic()
-    from jules_jax.training import loop, market, monitor  # import JAX; --help must not wait
+    # these import JAX, which --help must not wait for
+    from jules_jax.training import loop, market, monitor, run_directory
 
     loop.use_compilation_cache()
     print(f"imports     {time.monotonic() - began:.1f} s")
     if parsed.extras["dry_run"]:
-        loop.run_paths(parsed.config)
+        run_directory.claim(parsed.config).release()
         print(loop.describe(parsed.config, market.Market(parsed.config)))
         return
     result = loop.train(parsed.config)

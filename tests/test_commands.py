@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -78,6 +79,7 @@ def test_scalars_have_the_names_of_stable_baselines3(trained: tuple[Path, str]) 
     root, _ = trained
     last = (root / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines()[-1]
     names = set(json.loads(last))
+    assert json.loads(last)["train/ratio_deviation"] < 1e-5
     assert names >= {
         "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "time/total_timesteps",
         "train/approx_kl", "train/clip_fraction", "train/clip_range", "train/entropy_loss",
@@ -265,6 +267,43 @@ def test_an_output_directory_that_cannot_be_written_is_refused(
     assert "cannot be written" in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "checkpoints").exists()
+    swapped = ("--runs-dir", str(tmp_path / "deep" / "runs"))
+    swapped += ("--checkpoint-dir", str(tmp_path / "file" / "checkpoints"))
+    status, _, _ = run(capsys, "train", *TINY, "--name", "x", *swapped)
+    assert status == 2
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_registry_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "registry.jsonl").mkdir(parents=True)
+    status, _, err = run(capsys, "train", *TINY, "--name", "x", *outputs(tmp_path))
+    assert status == 2
+    assert "registry.jsonl cannot be written" in err
+    assert not (tmp_path / "runs" / "x").exists()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("episodes", ["0", "1.5", "inf", "nan", "many"])
+def test_a_count_of_episodes_that_is_none_is_refused(
+    episodes: str, trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = trained[0] / "checkpoints" / "tiny"
+    status, _, err = run(capsys, "evaluate", "--checkpoint", checkpoint, "--episodes", episodes)
+    assert status == 2
+    assert err.startswith(f"error: --episodes is '{episodes}'")
+
+
+def test_a_checkpoint_of_another_schema_is_refused(
+    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(trained[0] / "checkpoints" / "tiny", tmp_path / "copy")
+    meta = copy / "4" / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"schema_version": 99}))
+    status, _, err = run(capsys, "evaluate", "--checkpoint", copy)
+    assert status == 2
+    assert "schema version 99, expected 1" in err
 
 
 def test_an_interrupt_is_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def script():
 def comparison_of(sampled: np.ndarray, greedy: np.ndarray) -> Comparison:
     index = np.arange(len(sampled))
     net = {"trained, sampled": {"pnl/net": sampled}, "trained, greedy": {"pnl/net": greedy}}
-    return Comparison((), Starts(index, index, index), net)
+    return Comparison(Starts(index, index, index), net)
 
 
 def test_a_mean_beyond_three_standard_errors_fails_the_control(script, monkeypatch):
@@ -42,7 +42,7 @@ def test_a_mean_beyond_three_standard_errors_fails_the_control(script, monkeypat
         monkeypatch.setattr(script.comparison, "table", lambda _: "")
         assert script.main([]) == status
     assert script.earning(comparison_of(zero, zero)) == []
-    one_path = Comparison((), Starts(*[np.zeros(EPISODES, int)] * 3), played.episodes)
+    one_path = Comparison(Starts(*[np.zeros(EPISODES, int)] * 3), played.episodes)
     assert script.earning(one_path) == list(script.TRAINED), "an error that is not known"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import partial
 
 import jax
 import numpy as np
@@ -100,6 +101,43 @@ def learner_state():
     learner = Learner(TradingEnv(settings), settings)
     params = make_params(settings, learner.replicate(market.Market(settings).data))
     return settings, learner.init(jax.random.key(0), params)
+
+
+@pytest.fixture(scope="module")
+def updated():
+    """Weights after two updates on the trading environment, twice on 1 device, once on 4."""
+    from jules_jax.agent.learner import Learner
+    from jules_jax.env.params import make_params
+    from jules_jax.env.trading_env import TradingEnv
+
+    settings = config.load(SETTINGS | {"num_envs": 16, "devices": 0})
+    data = market.Market(settings).data
+
+    def train(learner):
+        params = make_params(settings, learner.replicate(data))
+        state = learner.init(jax.random.key(3), params)
+        for _ in range(2):
+            state, metrics = learner.update(state, params)
+        return jax.tree.map(np.asarray, (state.params, metrics))
+
+    one = Learner(TradingEnv(settings), settings, devices=jax.devices()[:1])
+    four = Learner(TradingEnv(settings), settings, devices=jax.devices()[:4])
+    return train(one), train(one), train(four)
+
+
+def test_the_same_seed_trains_the_same_weights_bit_for_bit(updated):
+    once, again, _ = updated
+    jax.tree.map(np.testing.assert_array_equal, once, again)
+
+
+def test_devices_change_only_rounding(updated):
+    one, _, four = updated
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), one[0], four[0])
+
+
+def test_the_first_minibatch_replays_the_rollout(updated):
+    for _, metrics in updated:
+        assert metrics["train/ratio_deviation"] < 1e-5
 
 
 def test_weights_of_another_network_are_refused(tmp_path, learner_state):

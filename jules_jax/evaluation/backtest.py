@@ -44,14 +44,16 @@ def one_per_stretch(episodes: np.ndarray, count: int, seed: int) -> Starts:
 def without_overlap(episodes: np.ndarray, count: int, max_steps: int) -> Starts:
     """Episodes one after the other in every stretch, repeated (other draws) until `count`.
 
-    On recorded bars there are only so many disjoint episodes; each is a cluster.
+    On recorded bars there are only so many episodes that share no bar; each is a cluster, played
+    equally often, at least `count` times in all.
     """
     pairs = [
         (row, symbol)
         for symbol, first, last in episodes
-        for row in range(int(first), int(last) + 1, max_steps)
+        for row in range(int(first), int(last) + 1, max_steps + 1)
     ]
-    cluster = np.arange(max(count, len(pairs))) % len(pairs)
+    rounds = -(-count // len(pairs))
+    cluster = np.arange(rounds * len(pairs)) % len(pairs)
     row, symbol = np.asarray(pairs, np.int32)[cluster].T
     return Starts(row, symbol, cluster.astype(np.int32))
 
@@ -119,11 +121,11 @@ def _run(
 
 
 def mean_and_error(values: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
-    """Mean over episodes and its standard error, from the means of the clusters.
+    """Mean of the clusters' means, and its standard error.
 
     The error is NaN with fewer than two clusters.
     """
     _, index = np.unique(cluster, return_inverse=True)
     means = np.bincount(index, values) / np.bincount(index)
     error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
-    return float(values.mean()), float(error)
+    return float(means.mean()), float(error)

@@ -141,7 +141,7 @@ def table(result: Comparison) -> str:
     """The comparison as text: means per episode, dollars, with standard errors."""
     header = (
         f"{'per episode':<18}{'reward':>18}{'net P&L, $':>20}{'gross, $':>11}{'costs, $':>11}"
-        f"{'orders':>9}{'max drawdown':>14}{'hard breaches':>15}"
+        f"{'orders':>9}{'worst drawdown':>16}{'breaches in all':>17}"
     )
     lines = [header, "-" * len(header)]
     for name, metrics in result.episodes.items():
@@ -155,7 +155,7 @@ def table(result: Comparison) -> str:
             f"{gross:>11,.2f}"
             f"{gross - net:>11,.2f}"
             f"{float(metrics['trade/orders'].mean()):>9.2f}"
-            f"{100 * float(metrics['max_drawdown'].max()):>12.2f} %"
-            f"{float(metrics['risk/hard_breaches'].sum()):>15,.0f}"
+            f"{100 * float(metrics['max_drawdown'].max()):>14.2f} %"
+            f"{float(metrics['risk/hard_breaches'].sum()):>17,.0f}"
         )
     return "\n".join(lines)

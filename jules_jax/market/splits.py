@@ -26,8 +26,9 @@ def split_rows(
 
     session: `[B]` session numbers, ascending. The fractions are shares of the number of sessions,
     rounded; what they leave is the test split. The first `embargo_sessions` sessions of validation
-    and test belong to no split, so that the memory of the features does not join two of them
-    (López de Prado 2018, Advances in Financial Machine Learning, section 7.4).
+    and test belong to no split, so that bar-scale memory (RSI, EMAs, volatility) does not join
+    two of them; averages over several sessions reach further, but only into the past.
+    (López de Prado 2018, Advances in Financial Machine Learning, section 7.4.)
     """
     if not (0 < train_fraction <= 1 and 0 <= validation_fraction <= 1 - train_fraction + 1e-9):
         raise InputError(

@@ -77,7 +77,11 @@ def load_meta(step_path: Path) -> dict[str, Any]:
 
 
 def load_params(step_path: Path, settings: config.Config) -> network.Params:
-    """The weights of a checkpoint; raises `InputError` where their shapes are not the config's."""
+    """The weights of a checkpoint.
+
+    Raises `InputError` where its schema is another one, or the shapes are not the config's.
+    """
+    load_meta(step_path)
     abstract = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(

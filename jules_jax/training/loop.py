@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from jules_jax.agent.learner import Learner, TrainState
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.trading_env import TradingEnv
-from jules_jax.errors import InputError
-from jules_jax.training import checkpoints, registry
+from jules_jax.training import checkpoints, registry, run_directory
 from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
 
@@ -50,34 +48,6 @@ def use_compilation_cache() -> Path:
     return path
 
 
-def run_paths(settings: config.Config) -> tuple[str, Path, Path]:
-    """Name, run directory and checkpoint directory of a new run.
-
-    Raises `InputError` where either directory exists already.
-    """
-    data = settings.market.data
-    what = Path(data).name.split(".")[0] if data else settings.simulator.preset
-    name = settings.name or f"{what}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    paths = Path(settings.runs_dir) / name, Path(settings.checkpoint_dir) / name
-    for path in paths:
-        if path.exists():
-            raise InputError(f"{path} exists already; choose another --name")
-    return name, *paths
-
-
-def _create(*directories: Path) -> None:
-    """Makes the run's directories, or none of them."""
-    made: list[Path] = []
-    for directory in directories:
-        try:
-            directory.mkdir(parents=True)
-        except OSError as error:
-            for path in made:
-                path.rmdir()
-            raise InputError(f"{directory} cannot be written: {error.strerror}") from None
-        made.append(directory)
-
-
 def describe(settings: config.Config, market: Market) -> str:
     """What is about to be trained, in a few lines."""
     ppo, data = settings.ppo, market.data
@@ -103,12 +73,17 @@ def describe(settings: config.Config, market: Market) -> str:
     return "\n".join(lines)
 
 
-def train(settings: config.Config, *, say: Callable[[str], None] = print) -> Result:
-    """Trains, writes the run directory and the checkpoint, and returns where they are.
+@dataclass(frozen=True)
+class _Prepared:
+    """Everything that the first update needs, compiled."""
 
-    Nothing is written before config, data and directories have been found to be good.
-    """
-    name, run_dir, checkpoint_dir = run_paths(settings)
+    market: Market
+    learner: Learner
+    params: EnvParams
+    state: TrainState
+
+
+def _prepare(settings: config.Config, say: Callable[[str], None]) -> _Prepared:
     began = time.monotonic()
     market = Market(settings)
     learner = Learner(TradingEnv(settings), settings, step_metrics=_step_metrics)
@@ -124,32 +99,45 @@ def train(settings: config.Config, *, say: Callable[[str], None] = print) -> Res
         f"memory      about {(memory + market.data.rows.nbytes) / 2**20:,.0f} MiB\n"
         f"start-up    market {market_seconds:.1f} s, compilation {time.monotonic() - began:.1f} s"
     )
+    return _Prepared(market, learner, params, state)
 
-    _create(run_dir, checkpoint_dir)
-    (run_dir / "config.yaml").write_text(config.to_yaml(settings), encoding="utf-8")
-    identity = {
-        "config_hash": registry.config_hash(config.to_dict(settings)),
-        "seed": settings.seed,
-        "data": settings.market.data or f"preset {settings.simulator.preset}",
-    }
-    registry.append(run_dir.parent, "started", name, **identity)
-    say(f"run         {run_dir}\n")
-    began = time.monotonic()
-    outcome, monitor = "failed", Monitor(run_dir, settings, settings.num_updates)
+
+def train(settings: config.Config, *, say: Callable[[str], None] = print) -> Result:
+    """Trains, writes the run directory and the checkpoint, and returns where they are.
+
+    What goes wrong before the first update leaves nothing behind.
+    """
+    run = run_directory.claim(settings)
     try:
-        with monitor:
-            state = _updates(learner, state, params, market, settings.num_updates, monitor)
-        seconds = time.monotonic() - began
+        prepared = _prepare(settings, say)
+        (run.path / run_directory.CONFIG_FILE).write_text(config.to_yaml(settings), "utf-8")
+        registry.append(
+            run.path.parent,
+            "started",
+            run.name,
+            config_hash=registry.config_hash(config.to_dict(settings)),
+            seed=settings.seed,
+            data=settings.market.data or f"preset {settings.simulator.preset}",
+        )
+    except BaseException:
+        run.release()
+        raise
+    say(f"run         {run.path}\n")
+    began, outcome, scalars = time.monotonic(), "failed", {}
+    try:
+        with Monitor(run.path, settings, settings.num_updates) as monitor:
+            state = _updates(prepared, settings.num_updates, monitor)
+        seconds, scalars = time.monotonic() - began, monitor.scalars
         checkpoint = checkpoints.save(
-            checkpoint_dir, state, generation=market.generation, settings=settings
+            run.checkpoints, state, generation=prepared.market.generation, settings=settings
         )
         outcome = "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
         raise
     finally:
-        registry.append(run_dir.parent, outcome, name, updates=monitor.updates_logged)
-    return Result(name, run_dir, checkpoint, monitor.scalars, seconds)
+        registry.append(run.path.parent, outcome, run.name)
+    return Result(run.name, run.path, checkpoint, scalars, seconds)
 
 
 def _step_metrics(info: dict[str, Any], action: jax.Array, logits: jax.Array) -> Any:
@@ -157,20 +145,16 @@ def _step_metrics(info: dict[str, Any], action: jax.Array, logits: jax.Array) ->
     return step_metrics(info["record"])
 
 
-def _updates(
-    learner: Learner,
-    state: TrainState,
-    params: EnvParams,
-    market: Market,
-    updates: int,
-    monitor: Monitor,
-) -> TrainState:
+def _updates(prepared: _Prepared, updates: int, monitor: Monitor) -> TrainState:
     """All updates; the metrics of one are fetched once the next is under way."""
+    market, learner = prepared.market, prepared.learner
+    params, state = prepared.params, prepared.state
     pending: dict[str, jax.Array] | None = None
     for update in range(updates):
         if market.refresh(update):
             params = dataclasses.replace(params, market=learner.replicate(market.data))
-        params = dataclasses.replace(params, progress=jnp.float32(update / updates))
+        progress = jnp.float32(update / max(updates - 1, 1))
+        params = dataclasses.replace(params, progress=progress)
         state, metrics = learner.update(state, params)
         if pending is not None:
             monitor.log(update, _fetch(pending))

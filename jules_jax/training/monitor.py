@@ -65,7 +65,6 @@ class Monitor:
         self._recent: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=11)
         self._shown = -PLAIN_LINE_SECONDS
         self.scalars: dict[str, float] = {}
-        self.updates_logged = 0
 
     def __enter__(self) -> Monitor:
         return self
@@ -89,7 +88,7 @@ class Monitor:
             self._writer.add_scalar(name, value, steps)
         self._file.write(json.dumps({"update": update, "timesteps": steps, **scalars}) + "\n")
         self._file.flush()
-        self.scalars, self.updates_logged = scalars, update
+        self.scalars = scalars
         self._show(update, steps)
 
     def _scalars(self, update: int, raw: dict[str, float]) -> dict[str, float]:

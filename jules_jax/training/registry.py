@@ -21,6 +21,16 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
+def check(runs_dir: Path) -> None:
+    """Raises `OSError` where the registry in an existing `runs_dir` cannot be written."""
+    path = runs_dir / FILE
+    existed = path.exists()
+    with open(path, "a", encoding="utf-8"):
+        pass
+    if not existed:
+        path.unlink()
+
+
 def append(runs_dir: Path, event: str, run: str, **details: Any) -> None:
     """Adds a line: `event` (started, finished, …) of `run`, with the time and `details`."""
     moment = datetime.now(UTC).isoformat(timespec="seconds")

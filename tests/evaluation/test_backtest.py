@@ -71,6 +71,6 @@ def test_errors_count_clusters_not_episodes():
 def test_disjoint_episodes_share_no_bar():
     starts = backtest.without_overlap(np.array([[0, 50, 3100], [1, 5000, 5010]]), 10, 1000)
     disjoint = sorted(set(zip(starts.row.tolist(), starts.symbol.tolist(), strict=True)))
-    assert disjoint == [(50, 0), (1050, 0), (2050, 0), (3050, 0), (5000, 1)]
+    assert disjoint == [(50, 0), (1051, 0), (2052, 0), (3053, 0), (5000, 1)]
     assert len(starts.row) == 10
     assert np.bincount(starts.cluster).tolist() == [2] * 5
