@@ -18,6 +18,8 @@ import yaml
 from jules_jax import errors
 from tests.tiny import TINY, bars_frame, write_bars
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 

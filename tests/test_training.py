@@ -15,6 +15,8 @@ from jules_jax.training import checkpoints, market, registry
 from jules_jax.training.monitor import EpisodeWindow, progress_line
 from tests.tiny import SETTINGS
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_a_generation_arrives_when_the_oldest_episode_has_ended():
     settings = config.load(SETTINGS)

@@ -1,5 +1,8 @@
-"""Tests of the environment check arithmetic, not speed: compile quickly."""
+"""Tests of the environment check arithmetic, not speed."""
 
-from tests.agent.conftest import quick_compilation
+import pytest
 
-__all__ = ["quick_compilation"]
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly(quick_compilation):
+    return
