@@ -86,6 +86,15 @@ def test_the_pure_environment_does_not_import_gymnax() -> None:
     assert run.stdout.strip() == "False"
 
 
+def test_the_architecture_page_names_every_module() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for room in ROOMS:
+        for path in (PACKAGE / room).glob("*.py"):
+            assert path.stem == "__init__" or path.stem in page, f"{room}/{path.name}"
+    for command in COMMANDS:
+        assert command.name in page
+
+
 def test_only_the_network_may_use_flax() -> None:
     for path in PACKAGE.rglob("*.py"):
         assert "flax" not in path.read_text(encoding="utf-8") or path.name == "network.py", path

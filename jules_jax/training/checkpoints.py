@@ -79,9 +79,14 @@ def load_meta(step_path: Path) -> dict[str, Any]:
 def load_params(step_path: Path, settings: config.Config) -> network.Params:
     """The weights of a checkpoint.
 
-    Raises `InputError` where its schema is another one, or the shapes are not the config's.
+    Raises `InputError` where its schema is another one, or its network not the config's.
     """
-    load_meta(step_path)
+    saved, asked = load_meta(step_path)["config"]["network"], config.to_dict(settings)["network"]
+    for name in ("lstm_hidden_size", "net_arch"):
+        if saved[name] != asked[name]:
+            raise InputError(
+                f"{step_path}: its network.{name} is {saved[name]}, and {asked[name]} was asked for"
+            )
     abstract = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
