@@ -146,7 +146,7 @@ def test_weights_of_another_network_are_refused(tmp_path, learner_state):
     settings, state = learner_state
     path = checkpoints.save(tmp_path / "run", state, generation=0, settings=settings)
     wider = config.load(SETTINGS | {"lstm_hidden_size": 16})
-    with pytest.raises(InputError, match="its network.lstm_hidden_size is 8, and 16 was asked for"):
+    with pytest.raises(InputError, match="lstm_hidden_size is 8, and 16 was asked for"):
         checkpoints.load_params(path, wider)
 
 

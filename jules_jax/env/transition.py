@@ -239,11 +239,20 @@ def _execute(
     )
 
 
-def _settle(
-    state: EnvState, order: Order, done: Execution, change: TwoFloat
-) -> tuple[Holding, jax.Array, jax.Array]:
-    """The holding after `change` of equity, its round trip's P&L, whether that closed (bool)."""
+class Settlement(NamedTuple):
+    """The account after a step."""
+
+    holding: Holding
+    net_pnl: TwoFloat  # dollars
+    change: TwoFloat  # of equity, in units of initial capital
+    trip_pnl: jax.Array  # of the open round trip, or of the one just closed
+    trip_closed: jax.Array  # bool
+
+
+def _settle(state: EnvState, order: Order, done: Execution, params: EnvParams) -> Settlement:
     holding = state.holding
+    net_pnl = twofloat.add(done.price_pnl, -(done.costs.total() + done.borrow))
+    change = twofloat.divide(net_pnl, params.account.initial_capital)
     after_open = holding.position + order.quantity
     entry = accounts.average_entry(holding, order.quantity, after_open, done.fill_price)
     equity = twofloat.plus(holding.equity, change)
@@ -261,7 +270,60 @@ def _settle(
         equity_before=before,
     )
     trip_pnl = jnp.where(flat & ~closed, 0.0, twofloat.difference(equity, before))
-    return settled, trip_pnl, closed
+    return Settlement(settled, net_pnl, change, trip_pnl, closed)
+
+
+class Judgement(NamedTuple):
+    """A step's reward and what led to it."""
+
+    terms: RewardTerms
+    habits: Habits
+    alternation: jax.Array  # bool
+    chain: jax.Array  # int32 k
+    weight: jax.Array  # of the drawdown term
+    bootstrap: jax.Array  # bool: the first profitable round trip of the episode
+
+
+def _is_voluntary(order: Order) -> jax.Array:
+    return (order.quantity != 0) & ~order.forced
+
+
+def _judge(
+    state: EnvState,
+    habits: Habits,
+    request: jax.Array,
+    order: Order,
+    done: Execution,
+    settled: Settlement,
+    events: RiskEvents,
+    params: EnvParams,
+) -> Judgement:
+    voluntary = _is_voluntary(order)
+    counts = (request != 0) & (voluntary | (order.outcome == Outcome.LADDER_LIMIT))
+    habits, alternation, chain = reward.update_habits(
+        habits,
+        request=request,
+        executed_direction=jnp.where(voluntary, jnp.sign(order.quantity), 0),
+        forced_exit=(order.forced & (order.quantity != 0)) | (done.close_quantity != 0),
+        counts_as_request=counts,
+        reward=params.reward,
+    )
+    held = jnp.abs(state.holding.position)
+    reduces = jnp.abs(state.holding.position + order.quantity) < held
+    weight = reward.drawdown_weight(params.progress, params.reward)
+    penalty = reward.drawdown_penalty(events.drawdown, weight, params.reward, params.safeguards)
+    profitable = settled.trip_closed & (settled.trip_pnl > safeguards.EQUITY_MARGIN)
+    bootstrap = profitable & ~state.bootstrap_paid
+    terms = reward.scale_terms(
+        equity_change=twofloat.to_float(settled.change),
+        action_change=reward.action_change_penalty(chain, alternation & reduces, params.reward),
+        same_action=reward.same_action_penalty(habits, counts, params.reward),
+        drawdown=jnp.where(settled.holding.position != 0, penalty, 0.0),
+        recovery=events.new_recovery_high,
+        bootstrap=bootstrap,
+        reward=params.reward,
+    )
+    return Judgement(terms, habits, alternation, chain, weight, bootstrap)
 
 
 def transition(
@@ -271,7 +333,7 @@ def transition(
 
     Returns the new state and the full record of the step.
     """
-    stage = make_stage(params.market)
+    stage, limits = make_stage(params.market), params.safeguards
     request = action.astype(jnp.int32) - 1
     book, habits, cooldown = _begin_session(state, row.session_open > 0)
     risk, released = safeguards.release_lock(
@@ -282,66 +344,32 @@ def transition(
     order = stage(_target(state, row, request, risk.locked, cooldown, params))
     order = stage(_cap(order, state, row, market, book, params))
     done = stage(_execute(order, state, row, market, book, params))
-    net_pnl = twofloat.add(done.price_pnl, -(done.costs.total() + done.borrow))
-    change = twofloat.divide(net_pnl, params.account.initial_capital)
-    holding, trip_pnl, closed = stage(_settle(state, order, done, change))
-
-    voluntary = (order.quantity != 0) & ~order.forced
-    executed_direction = jnp.where(voluntary, jnp.sign(order.quantity), 0)
-    forced_exit = (order.forced & (order.quantity != 0)) | (done.close_quantity != 0)
-    counts = (request != 0) & (voluntary | (order.outcome == Outcome.LADDER_LIMIT))
-    habits, alternation, chain = reward.update_habits(
-        habits,
-        request=request,
-        executed_direction=executed_direction,
-        forced_exit=forced_exit,
-        counts_as_request=counts,
-        reward=params.reward,
-    )
-    wait = max(params.safeguards.trade_cooldown_steps - 1, 0)
-    cooldown = jnp.where(voluntary, jnp.int32(wait), jnp.maximum(cooldown - 1, 0))
+    settled = stage(_settle(state, order, done, params))
+    holding = settled.holding
     after = safeguards.update_risk(
-        risk, holding.equity, holding.position, row, params.safeguards, params.market.bar_seconds
+        risk, holding.equity, holding.position, row, limits, params.market.bar_seconds
     )
     risk, events = stage(after)
-    reduces = jnp.abs(state.holding.position + order.quantity) < jnp.abs(state.holding.position)
-    weight = reward.drawdown_weight(params.progress, params.reward)
-    depth_penalty = reward.drawdown_penalty(
-        events.drawdown, weight, params.reward, params.safeguards
-    )
-    bootstrap = closed & (trip_pnl > safeguards.EQUITY_MARGIN) & ~state.bootstrap_paid
-    terms = reward.scale_terms(
-        equity_change=twofloat.to_float(change),
-        action_change=reward.action_change_penalty(chain, alternation & reduces, params.reward),
-        same_action=reward.same_action_penalty(habits, counts, params.reward),
-        drawdown=jnp.where(holding.position != 0, depth_penalty, 0.0),
-        recovery=events.new_recovery_high,
-        bootstrap=bootstrap,
-        reward=params.reward,
-    )
+    judged = _judge(state, habits, request, order, done, settled, events, params)
+    wait = jnp.int32(max(limits.trade_cooldown_steps - 1, 0))
     new_state = EnvState(
         time=state.time + 1,
         row=state.row + 1,
         start_row=state.start_row,
         symbol=state.symbol,
         kyle_lambda=state.kyle_lambda,
-        cooldown_left=cooldown,
-        bootstrap_paid=state.bootstrap_paid | bootstrap,
+        cooldown_left=jnp.where(_is_voluntary(order), wait, jnp.maximum(cooldown - 1, 0)),
+        bootstrap_paid=state.bootstrap_paid | judged.bootstrap,
         holding=holding,
         book=done.book,
-        habits=habits,
+        habits=judged.habits,
         risk=risk,
     )
-    terminated = (
-        risk.locked & (holding.position == 0)
-        if params.safeguards.terminate_on_hard
-        else jnp.zeros((), bool)
-    )
+    ended = risk.locked & (holding.position == 0)
+    terminated = ended if limits.terminate_on_hard else jnp.zeros((), bool)
     record = _record(
-        state, new_state, row, market, order, done, events, terms,
-        request=request, released=released, alternation=alternation, chain=chain,
-        weight=weight, net_pnl=twofloat.to_float(net_pnl), trip_pnl=trip_pnl, trip_closed=closed,
-        terminated=terminated,
+        state, new_state, row, request, market, order, done, settled, events, judged,
+        released=released, terminated=terminated,
     )  # fmt: skip
     return new_state, record
 
@@ -350,20 +378,15 @@ def _record(
     before: EnvState,
     after: EnvState,
     row: Row,
+    request: jax.Array,
     market: Liquidity,
     order: Order,
     done: Execution,
+    settled: Settlement,
     events: RiskEvents,
-    terms: RewardTerms,
+    judged: Judgement,
     *,
-    request: jax.Array,
     released: jax.Array,
-    alternation: jax.Array,
-    chain: jax.Array,
-    weight: jax.Array,
-    net_pnl: jax.Array,
-    trip_pnl: jax.Array,
-    trip_closed: jax.Array,
     terminated: jax.Array,
 ) -> StepRecord:
     """Gathers a step's intermediates under their public names."""
@@ -403,11 +426,11 @@ def _record(
         cost_permanent=done.costs.permanent,
         cost_fees=done.costs.fees,
         cost_borrow=done.borrow,
-        net_pnl=net_pnl,
+        net_pnl=twofloat.to_float(settled.net_pnl),
         equity=twofloat.to_float(after.holding.equity),
         average_entry_price=after.holding.average_entry_price,
-        trip_pnl=trip_pnl,
-        trip_closed=trip_closed,
+        trip_pnl=settled.trip_pnl,
+        trip_closed=settled.trip_closed,
         equity_peak=twofloat.to_float(after.risk.equity_peak),
         trough=twofloat.to_float(after.risk.trough),
         drawdown=events.drawdown,
@@ -420,16 +443,16 @@ def _record(
         early_warning=events.early_warning,
         soft_breach_run=after.risk.soft_breach_run,
         cooldown_left=after.cooldown_left,
-        alternation=alternation,
-        chain=chain,
+        alternation=judged.alternation,
+        chain=judged.chain,
         repeats=after.habits.repeats,
-        drawdown_weight=weight,
-        reward_equity_change=terms.equity_change,
-        reward_action_change=terms.action_change,
-        reward_same_action=terms.same_action,
-        reward_drawdown=terms.drawdown,
-        reward_recovery_bonus=terms.recovery_bonus,
-        reward_bootstrap_bonus=terms.bootstrap_bonus,
-        reward=terms.total(),
+        drawdown_weight=judged.weight,
+        reward_equity_change=judged.terms.equity_change,
+        reward_action_change=judged.terms.action_change,
+        reward_same_action=judged.terms.same_action,
+        reward_drawdown=judged.terms.drawdown,
+        reward_recovery_bonus=judged.terms.recovery_bonus,
+        reward_bootstrap_bonus=judged.terms.bootstrap_bonus,
+        reward=judged.terms.total(),
         terminated=terminated,
     )
