@@ -13,6 +13,7 @@ from gymnax.environments import environment, spaces
 from jules_jax.config import Config
 from jules_jax.env.observation import NUM_OBSERVATIONS, OBSERVATION_LIMIT, observe
 from jules_jax.env.params import EnvParams, make_params
+from jules_jax.env.staging import make_stage
 from jules_jax.env.transition import EnvState, initial_state, transition
 from jules_jax.market.table import MarketData, read_row
 
@@ -87,10 +88,12 @@ class TradingEnv(environment.Environment[EnvState, EnvParams]):
         """One step with automatic reset: gymnax's contract, with fewer draws and selects."""
         if params is None:
             params = self.default_params
+        stage = make_stage(params.market)
         final_obs, stepped, reward, terminated, info = self.step_env(key, state, action, params)
+        final_obs, stepped, reward = stage((final_obs, stepped, reward))
         truncated = self.is_truncated(stepped, params)
         done = terminated | truncated
-        fresh_obs, fresh = self.reset_env(key, params)
+        fresh_obs, fresh = stage(self.reset_env(key, params))
         state = jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, stepped)
         obs = jnp.where(done, fresh_obs, final_obs)
         flags = {"terminated": terminated, "truncated": truncated}
