@@ -64,12 +64,6 @@ class SimulatedFeed:
         first = max(self.config.features.lookback_window, warmup)
         return first, self.path_bars - self.config.max_steps_in_episode - 1
 
-    @property
-    def memory_bytes(self) -> int:
-        """Device memory of the table with both generations, in bytes."""
-        episodes = self.config.simulator.paths * 4
-        return 4 * (2 * self.generation_rows * table.NUM_COLUMNS + episodes)
-
     def generation(self, key: jax.Array, g: int) -> jax.Array:
         """Rows `[Rg, C]` of generation `g`, path after path; pure in (`key`, `g`).
 

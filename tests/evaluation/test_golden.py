@@ -10,12 +10,11 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jules_jax.env.record import StepRecord
-from tests.evaluation.test_twin import CASES, Sweep, draw_sweep, play, replay_sweep
+from tests.evaluation.test_twin import CASES, Sweep, draw_sweep, play_sweep, replay_sweep
 
 FILE = Path(__file__).with_name("golden.json")
 LOG = (
@@ -73,15 +72,7 @@ def test_the_twin_does_what_it_did(index):
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_the_compiled_environment_does_what_it_did(index):
     sweep, golden = golden_sweep(index), pinned()[index]
-    record = play(
-        sweep.market,
-        sweep.sections,
-        jnp.asarray(sweep.progress),
-        jnp.asarray(sweep.symbols, jnp.int32),
-        jnp.asarray(sweep.starts, jnp.int32),
-        jnp.asarray(sweep.actions, jnp.int32),
-        max_steps=sweep.actions.shape[1],
-    )
+    record = play_sweep(sweep)
     ended = np.asarray(record.terminated)
     live = np.cumsum(ended, axis=1) - ended == 0  # the twin is silent after a termination
     found = statistics(sweep, jax.tree.map(lambda leaf: np.where(live, leaf, 0), record))

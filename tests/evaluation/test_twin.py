@@ -173,6 +173,19 @@ def play(
     return jax.vmap(lane)(sections, progress, symbols, starts, actions)
 
 
+def play_sweep(sweep: Sweep) -> StepRecord:
+    """Records of all lanes by the compiled environment."""
+    return play(
+        sweep.market,
+        sweep.sections,
+        jnp.asarray(sweep.progress),
+        jnp.asarray(sweep.symbols, jnp.int32),
+        jnp.asarray(sweep.starts, jnp.int32),
+        jnp.asarray(sweep.actions, jnp.int32),
+        max_steps=sweep.actions.shape[1],
+    )
+
+
 def replay_sweep(sweep: Sweep, lanes: list[int] | slice = slice(None), nudge=0.0) -> StepRecord:
     """Records of some lanes by the twin."""
     return replay(
@@ -195,15 +208,7 @@ def disagreement(sweep: Sweep) -> tuple[Disagreement | None, StepRecord]:
     counts as agreeing if it agrees, to its last step, with the twin nudged by that rounding. Such
     lanes are fewer than one in a million steps.
     """
-    record = play(
-        sweep.market,
-        sweep.sections,
-        jnp.asarray(sweep.progress),
-        jnp.asarray(sweep.symbols, jnp.int32),
-        jnp.asarray(sweep.starts, jnp.int32),
-        jnp.asarray(sweep.actions, jnp.int32),
-        max_steps=sweep.actions.shape[1],
-    )
+    record = play_sweep(sweep)
     record, twin = jax.tree.map(np.array, record), replay_sweep(sweep)
     capital = sweep.sections["account"].initial_capital
     first = compare(record, twin, initial_capital=capital)

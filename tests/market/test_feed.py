@@ -106,12 +106,6 @@ def test_a_path_without_room_for_an_episode_is_refused_in_one_sentence() -> None
     feed.SimulatedFeed(replace(short, max_steps_in_episode=short.max_steps_in_episode - 1))
 
 
-def test_memory_is_that_of_the_arrays() -> None:
-    data = FEED.resident(KEY, 0)
-    held = data.rows.nbytes + data.episodes.nbytes + data.cumulative.nbytes
-    assert FEED.memory_bytes == held
-
-
 def real_bars(seed: int) -> simulator.Bars:
     return jax.tree.map(np.asarray, simulate(jax.random.key(seed)))
 
