@@ -155,7 +155,12 @@ def _power_rise(base: jax.Array, rise: jax.Array, power: float) -> jax.Array:
     used = base > 1e-7 * rise
     start = jnp.where(used, base, rise)
     growth = jnp.expm1(power * jnp.log1p(rise / jnp.maximum(start, TINY)))
-    return jnp.exp(power * jnp.log(start)) * jnp.where(used, growth, 1.0)
+    # One factor of `start` stays outside of the logarithm, whose rounding grows with it.
+    return (
+        start
+        * jnp.exp((power - 1.0) * jnp.log(jnp.maximum(start, TINY)))
+        * jnp.where(used, growth, 1.0)
+    )
 
 
 def displace(book: Book, quantity: jax.Array) -> Book:

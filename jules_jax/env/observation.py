@@ -16,6 +16,9 @@ OBSERVATION_LIMIT = 5.0
 READY_COOLDOWN = 0.25
 """Observed size of the last order's direction once its cooldown is over."""
 
+SMALLEST_ENTRY = 1e-30
+"""Dollars; the logarithm of an entry price is taken of no less."""
+
 
 def observe(state: EnvState, row: Row, params: EnvParams) -> jax.Array:
     """Observation `[12]` at the close of `row`, the bar of `state` (docs/environment.md)."""
@@ -23,6 +26,8 @@ def observe(state: EnvState, row: Row, params: EnvParams) -> jax.Array:
     bars = jnp.sqrt(jnp.maximum(holding.bars_held, 1).astype(jnp.float32))
     entry = jnp.where(holding.position == 0, row.close, holding.average_entry_price)
     side = jnp.sign(holding.position).astype(jnp.float32)
+    # Costs beyond its value give a short an entry price below 0: a loss beyond the entry's limit.
+    entry = jnp.maximum(entry, SMALLEST_ENTRY)
     open_pnl = side * jnp.log(row.close / entry) / (row.sigma * bars)
     depth = safeguards.drawdown(holding.equity, state.risk.equity_peak) / limits.soft_dd_pct
     fraction = state.cooldown_left / max(limits.trade_cooldown_steps - 1, 1)

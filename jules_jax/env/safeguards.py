@@ -97,7 +97,9 @@ def update_risk(
     above_peak = twofloat.difference(equity, risk.equity_peak)
     recovery = twofloat.difference(equity, risk.trough)
     threshold = safeguards.purgatory_escape_threshold_pct * twofloat.to_float(risk.trough)
-    escaped = was_in & ((above_peak > EQUITY_MARGIN) | (recovery >= threshold))
+    # Only a new peak frees an account in debt: 3 % above a trough below 0 is no recovery.
+    recovered = (recovery >= threshold) & (twofloat.to_float(risk.trough) > 0)
+    escaped = was_in & ((above_peak > EQUITY_MARGIN) | recovered)
     new_high = was_in & (twofloat.difference(equity, risk.recovery_high) > EQUITY_MARGIN)
     peak = twofloat.select(escaped | (above_peak > 0), equity, risk.equity_peak)
     depth = drawdown(equity, peak)

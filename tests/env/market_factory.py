@@ -28,7 +28,7 @@ class Symbol:
     tick: float = 0.01
     sigma: float = 1e-3  # sd of a bar's return
     jump_rate: float = 0.002  # bars that jump by up to `jump`
-    jump: float = 0.5
+    jump: float = 0.5  # up by at most this share, down by at most half
     daily_capitals: float = 100.0  # average daily volume, in multiples of capital / price
     bars_per_session: int = 40
     continuous: bool = False
@@ -48,7 +48,7 @@ def wild_symbol(rng: np.random.Generator) -> Symbol:
         tick=float(rng.choice([0.0, 1e-5, 1e-3])) * 10.0 ** np.ceil(np.log10(price)),
         sigma=10.0 ** rng.uniform(-4, -2),
         jump_rate=float(rng.choice([0.0, 0.002, 0.02])),
-        jump=float(rng.choice([0.02, 0.5])),
+        jump=float(rng.choice([0.02, 0.5, 2.0])),
         daily_capitals=10.0 ** rng.uniform(-0.5, 4),
         bars_per_session=int(rng.choice([12, 40, 390])),
         continuous=rng.random() < 0.3,
@@ -146,7 +146,7 @@ def _prices(
     moves = symbol.sigma * rng.standard_normal((bars, 2)) * [0.2, 1.0]
     moves[:, 0] += opens * 5 * symbol.sigma * rng.standard_normal(bars)
     jumps = rng.random((bars, 2)) < symbol.jump_rate / 2
-    sizes = np.log1p(symbol.jump * rng.uniform(-1, 1, (bars, 2)))
+    sizes = np.log1p(np.maximum(symbol.jump * rng.uniform(-1, 1, (bars, 2)), -0.5))
     path, level = np.empty(2 * bars), 0.0
     for i, move in enumerate((moves + jumps * sizes).ravel()):
         level += move - 0.01 * max(abs(level) - 1, 0) * np.sign(level)

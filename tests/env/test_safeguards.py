@@ -191,6 +191,21 @@ def count_resets_and_check_each(seed: int) -> int:
     return int(resets.sum())
 
 
+def test_an_account_in_debt_is_freed_by_nothing_but_a_new_peak():
+    """A short through a halt: 3 % above a trough below zero would be no recovery at all."""
+    prices = [100.0, 100.0, 220.0, 250.0, 249.0, 240.0]
+    record = play(
+        market(prices, volume=[1e7, 1e7, 0, 0, 0, 0]),
+        script(5, {0: SELL}),
+        account=ALL_IN,
+        fills=FREE,
+        safeguards=NIMBLE,
+    )
+    assert record.trough[-1] < 0 and record.equity[-1] > record.trough[-1]
+    assert not record.escaped.any()
+    np.testing.assert_array_equal(record.equity_peak, 1)
+
+
 def test_no_peak_is_reset_without_a_new_peak_or_a_recovery_of_three_percent():
     assert count_resets_and_check_each(seed=3) > 50
 

@@ -13,7 +13,7 @@ from gymnax.environments import environment
 from scipy import stats
 
 from jules_jax import config as configs
-from jules_jax.config import Account
+from jules_jax.config import Account, Fills
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.record import StepRecord
 from jules_jax.env.trading_env import TradingEnv, draw_start
@@ -331,6 +331,15 @@ def test_nothing_is_nan_or_out_of_bounds_in_the_wildest_market():
     assert np.ptp(seen[..., 8:], axis=(0, 1)).min() >= 0.5
 
 
+def test_a_short_that_cost_more_than_its_value_is_seen_as_a_loss():
+    """In a market of ten shares a day, costs of 125 shares take the fill price below zero."""
+    rows = market(np.full(4, 100.0), adv_before=10.0, expected_volume=1.0, sigma_before=0.05)
+    record, seen = play_lanes(rows, np.array([[SELL, HOLD, HOLD]]))
+    assert record.position[0, 0] < 0 and record.average_entry_price[0, 0] < 0
+    assert np.isfinite(seen).all()
+    assert seen[0, 1, 8] == -5
+
+
 # the null market pays nobody
 
 
@@ -356,18 +365,22 @@ def test_random_play_earns_nothing_gross_on_the_null_market(null_rows):
 
 
 def test_fading_the_last_print_earns_nothing_though_closes_bounce(null_rows):
-    """Spread, fees and cooldown are off; orders fill at the open, which does not bounce.
+    """Spread and cooldown are off; orders fill at the open, which does not bounce.
 
-    Filled at the close that was seen, the same orders would collect the half-spread each time.
+    Impact and fees remain, and are lost. Filled at the close that was seen, the same orders would
+    collect the half-spread each time.
     """
     closes, before = (null_rows[..., Row._fields.index(n)] for n in ("close", "previous_close"))
     fades = np.where(closes > before, SELL, BUY)[:, :-1]  # decided on the close of row t
-    free = dataclasses.replace(FREE, max_participation=0.1)
-    record, _ = play_lanes(null_rows, fades, fills=free, safeguards=NIMBLE)
+    fine = null_rows.copy()
+    fine[..., Row._fields.index("tick")] = 1e-6  # half a tick bounds the spread from below
+    record, _ = play_lanes(fine, fades, fills=Fills(bid_ask_spread_bps=0.0), safeguards=NIMBLE)
     assert np.count_nonzero(record.quantity) > 10_000
     pnl = record.price_pnl.sum(axis=1, dtype=np.float64)
     mean, error = mean_and_error(pnl)
-    assert mean < 3 * error
+    assert abs(mean) < 3 * error
+    mean, error = mean_and_error(record.net_pnl.sum(axis=1, dtype=np.float64))
+    assert mean < -10 * error
     bounce = record.quantity * (record.reference_price - null_rows[:, 1:, 2]) * record.quantity_step
     mean, error = mean_and_error(pnl + bounce.sum(axis=1))
     assert mean > 10 * error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -31,12 +32,13 @@ FRAGILE = SETTINGS | {
     "terminate_on_hard": "true",
 }
 """An order a bar, and a hundred dollars lost end an episode."""
+PINNED_SCHEMA = (1, 92, "ee41b92b8083e184")
 
 
 @cache
 def market() -> tuple[MarketData, backtest.Starts]:
     """Fresh paths, and a start on each."""
-    data = comparison.fresh_paths(config.load(FRAGILE), EPISODES, jax.random.key(3))
+    data = comparison.fresh_paths(config.load(FRAGILE), EPISODES, jax.random.key(4))
     return data, backtest.one_per_stretch(np.asarray(data.episodes), EPISODES, seed=0)
 
 
@@ -278,3 +280,9 @@ def test_a_file_that_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="cannot write audit file"):
         audit_log.write(recorded(), tmp_path / "taken" / "log.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_schema_version_1_has_the_columns_it_had():
+    """Files of version 1 stay readable: other columns need another version."""
+    columns = hashlib.sha256(" ".join(audit_log.COLUMNS).encode()).hexdigest()
+    assert (audit_log.SCHEMA_VERSION, len(audit_log.COLUMNS), columns[:16]) == PINNED_SCHEMA

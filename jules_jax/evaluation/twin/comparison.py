@@ -78,7 +78,7 @@ def _differs(
         return np.not_equal(found[name], expected[name])
     a, b = found[name].astype(np.float64), expected[name]
     tolerance: Any = LEVEL_TOLERANCE * abs(b) + FLUSHED
-    money = MONEY_TOLERANCE * np.maximum(expected["equity"], LEAST_EQUITY)
+    money = MONEY_TOLERANCE * np.maximum(abs(expected["equity"]), LEAST_EQUITY)
     if name in EQUITIES:
         tolerance = money
     elif name in PRICES:  # costs can eat up most of a price, and more

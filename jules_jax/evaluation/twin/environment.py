@@ -430,7 +430,7 @@ def _guard(lanes: Lanes, params: Params) -> tuple[Lanes, Fields]:
     """The safeguards on the equity after the step."""
     limits, equity, held = params.safeguards, lanes.equity, lanes.position != 0
     trough = np.where(lanes.purgatory & (equity < lanes.trough - TIE), equity, lanes.trough)
-    recovered = equity >= (1 + limits.purgatory_escape_threshold_pct) * trough
+    recovered = (trough > 0) & (equity >= (1 + limits.purgatory_escape_threshold_pct) * trough)
     escaped = lanes.purgatory & ((equity > lanes.peak + TIE) | recovered)
     peak = np.where(escaped, equity, np.maximum(lanes.peak, equity))
     drawdown = (peak - equity) / peak
