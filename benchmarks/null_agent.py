@@ -2,9 +2,11 @@
 
 An agent is trained on the preset `null`, whose mid price is a martingale, with spread, fees,
 cooldown and penalties off: only impact stands between it and any flaw of fills, marking or data
-that would pay for trading. On fresh paths neither its sampled nor its greedy policy may then earn
-more than 0 by more than three standard errors. The exit status is 1 if one does. The same agent
-on the preset `easy` (`--preset easy`) has an edge to find: there the check should fail.
+that would pay for trading. The prints still bounce between bid and ask, as bait: filled at the
+close that it saw, an agent would collect half the spread with every order. On fresh paths neither
+its sampled nor its greedy policy may then earn more than 0 by more than three standard errors. The
+exit status is 1 if one does. The same agent on the preset `easy` (`--preset easy`) has an edge to
+find: there the check should fail.
 
 The defaults are sized for about four minutes on two idle CPU cores.
 """

@@ -24,18 +24,6 @@ OPTIONS = {
 }
 
 
-def _number(text: str | None, default: int, name: str) -> int:
-    try:
-        value = float(default if text is None else text)
-    except ValueError:
-        value = 0.0
-    if not (1 <= value <= MOST_EPISODES and value.is_integer()):
-        raise errors.InputError(
-            f"--{name} is {text!r}, expected a whole number from 1 to {MOST_EPISODES:,}"
-        )
-    return int(value)
-
-
 def _split(text: str | None) -> Literal["validation", "test"]:
     match text:
         case None | "validation":
@@ -57,7 +45,7 @@ def main() -> None:
     split = _split(parsed.extras["split"])
     if parsed.extras["split"] and not parsed.config.market.data:
         raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
-    episodes = _number(parsed.extras["episodes"], 1024, "episodes")
+    episodes = flags.whole_number(parsed.extras, "episodes", default=1024, most=MOST_EPISODES)
     began = time.monotonic()
     from jules_jax.evaluation import comparison  # imports JAX, which --help must not wait for
     from jules_jax.training import checkpoints, loop

@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jules_jax import config as configuration
@@ -44,6 +44,21 @@ COMMON = (
 )
 """The parameters that `--help` shows."""
 
+OF_DATA = (
+    "market.format",
+    "market.symbols",
+    "market.timezone",
+    "market.bar_label",
+    "market.bar_seconds",
+    "market.calendar",
+    "market.before_open_minutes",
+    "market.after_close_minutes",
+    "market.adjust_splits",
+    "market.adv",
+    "simulator.preset",
+)
+"""Those that it shows where bars are looked at, not traded."""
+
 OPTIONS = {"config": "YAML file of parameters; flags override it"}
 SWITCHES = {
     "help": "show the common flags and exit",
@@ -76,12 +91,14 @@ def parse(
     switches: Iterable[str] | Mapping[str, str] = (),
     options: Mapping[str, str] | None = None,
     base: Callable[[Mapping[str, Any]], Layer] = lambda extras: {},
+    common: Sequence[str] = COMMON,
 ) -> Parsed:
     """The config and the command's own flags that `argv` (without the program's name) asks for.
 
     `switches` (names, or names to sentences for `--help`) are flags without a value, `options`
     (names to sentences) flags with one. `base` maps the extras to settings that rank below
-    `--config`, such as `read_dict` of the config in the checkpoint a command was given.
+    `--config`, such as `read_dict` of the config in the checkpoint a command was given. `common`
+    are the parameters that `--help` shows.
 
     `--help`, `--help-all` and `--print-config` print and raise `SystemExit(0)`. Raises
     `InputError` naming flag, value found and value expected.
@@ -91,7 +108,7 @@ def parse(
     own_options = {_underscored(name): text for name, text in (options or {}).items()} | OPTIONS
     if {"--help", "-h", "--help-all"} & set(argv):
         own = {f"{name} VALUE": text for name, text in own_options.items()} | own_switches
-        _print_and_exit(help_text(program, summary, own, everything="--help-all" in argv))
+        _print_and_exit(help_text(program, summary, own, None if "--help-all" in argv else common))
 
     layer, extras = _read(argv, own_switches, own_options)
     file = configuration.read_yaml(extras["config"]) if extras["config"] is not None else {}
@@ -100,6 +117,65 @@ def parse(
         _print_and_exit(configuration.to_yaml(resolved))
     shared = OPTIONS | SWITCHES
     return Parsed(resolved, {name: extras[name] for name in extras if name not in shared})
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One of several things a command does, with its own flags, on bars at a path.
+
+    `run` takes the config and the flags, and returns the exit status.
+    """
+
+    run: Callable[[Config, Mapping[str, Any]], int]
+    summary: str
+    switches: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    needs_path: bool = True
+
+
+def parse_subcommand(
+    argv: Sequence[str], *, program: str, known: Mapping[str, Subcommand]
+) -> tuple[str, Parsed]:
+    """The subcommand that `argv` begins with, and its flags; a path after it is `market.data`.
+
+    Prints and raises `SystemExit(0)` for help, as `parse` does.
+    """
+    words = list(argv)
+    name = words.pop(0) if words else "--help"
+    if name in ("--help", "-h"):
+        listed = [f"  {each:<16} {command.summary}" for each, command in known.items()]
+        usage = f"usage: python -m {program} COMMAND [PATH] [--flag value]..."
+        path = "PATH is a file, folder or glob of bars, or a built dataset. Each takes --help."
+        _print_and_exit("\n".join([usage, "", *listed, "", path]) + "\n")
+    if name not in known:
+        raise InputError(f"unknown command {name!r}, expected one of {', '.join(known)}")
+    command, layer = known[name], {}
+    if words and not words[0].startswith("-"):
+        layer["market.data"] = Setting(words.pop(0), SOURCE)
+    parsed = parse(
+        words,
+        program=f"{program} {name}",
+        summary=command.summary,
+        switches=command.switches,
+        options=command.options,
+        base=lambda extras: layer,
+        common=OF_DATA,
+    )
+    if command.needs_path and not parsed.config.market.data:
+        raise InputError(f"{name} needs a PATH: a file, folder or glob of bars")
+    return name, parsed
+
+
+def whole_number(extras: Mapping[str, Any], name: str, *, default: int, most: int) -> int:
+    """The option `name` of a command as a whole number from 1 to `most`."""
+    text = extras[name]
+    try:
+        value = float(default if text is None else text)
+    except ValueError:
+        value = 0.0
+    if not (1 <= value <= most and value.is_integer()):
+        raise InputError(f"--{name} is {text!r}, expected a whole number from 1 to {most:,}")
+    return int(value)
 
 
 def _underscored(name: str) -> str:
@@ -153,8 +229,13 @@ def _next_value(name: str, key: str, words: deque[str]) -> str:
     return words.popleft()
 
 
-def help_text(program: str, summary: str, own: Mapping[str, str], *, everything: bool) -> str:
-    """What `--help` prints, or `--help-all` (`everything`); `own` are the command's own flags."""
+def help_text(
+    program: str, summary: str, own: Mapping[str, str], common: Sequence[str] | None = COMMON
+) -> str:
+    """What `--help` prints of the `common` parameters, or `--help-all` (None) of all of them.
+
+    `own` are the command's own flags.
+    """
     lines = [
         f"usage: python -m {program} [--flag value]...",
         "",
@@ -162,17 +243,17 @@ def help_text(program: str, summary: str, own: Mapping[str, str], *, everything:
         "",
     ]
     lines += [_entry(name, text) for name, text in own.items()]
-    if everything:
+    if common is None:
         lines += ["", "A flag may be given with its section, such as --ppo.n-steps 64."]
         lines += _section("", Config)
         for name, kind in SECTIONS.items():
             lines += _section(name, kind)
     else:
         lines += ["", "common parameters [and their defaults]"]
-        lines += [_entry(_short_name(key), _sentence(key)) for key in COMMON]
+        lines += [_entry(_short_name(key), _sentence(key)) for key in common]
         lines += [
             "",
-            f"{len(PARAMETERS) - len(COMMON)} more parameters: python -m {program} --help-all",
+            f"{len(PARAMETERS) - len(common)} more parameters: python -m {program} --help-all",
         ]
     return "\n".join(lines) + "\n"
 

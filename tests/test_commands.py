@@ -187,9 +187,9 @@ def _without(column: str) -> str:
     return bars_frame().drop(columns=column).to_csv(index=False)
 
 
-def _with(row: int, column: str, value: object) -> str:
+def _with(rows: slice, column: str, value: object) -> str:
     frame = bars_frame().astype(object)
-    frame.loc[row, column] = value
+    frame.loc[rows, column] = value
     return frame.to_csv(index=False)
 
 
@@ -208,10 +208,10 @@ def _duplicated() -> str:
 BAD_FILES = {
     "empty": ("", "empty"),
     "missing column": (_without("close"), "close"),
-    "NaN price": (_with(7, "close", "nan"), "line 9"),
-    "zero price": (_with(7, "close", 0.0), "line 9"),
-    "negative price": (_with(7, "low", -1.0), "line 9"),
-    "unsorted": (_unsorted(), "line "),
+    "a price that is no number": (_with(slice(7, 7), "close", "high"), "line 9"),
+    "many NaN prices": (_with(slice(7, 30), "close", "nan"), "line 9"),
+    "many zero prices": (_with(slice(7, 30), "close", 0.0), "line 9"),
+    "many negative prices": (_with(slice(7, 30), "low", -1.0), "line 9"),
     "duplicate": (_duplicated(), "line 8"),
     "too short": (bars_frame(sessions=1).to_csv(index=False), "bars"),
 }
@@ -224,6 +224,25 @@ def test_a_bad_file_ends_in_one_sentence_and_leaves_nothing(
     path = tmp_path / "bad.csv"
     path.write_text(text)
     refused(capsys, tmp_path, words, "--data", str(path), also="bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (_with(slice(7, 7), "close", "nan"), "1 row with a price that is blank or not positive"),
+        (_unsorted(), "out of order"),
+    ],
+)
+def test_a_repair_is_told(
+    text: str, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text(text)
+    status, out, _ = run(
+        capsys, "train", *TINY, "--dry-run", *outputs(tmp_path), "--data", str(path)
+    )
+    assert status == 0
+    assert note in out
 
 
 BAD_FLAGS = {

@@ -23,14 +23,22 @@ SMALL_TABLE = 256
 
 
 def draw_start(key: jax.Array, market: MarketData) -> tuple[jax.Array, jax.Array]:
-    """A start row, uniform over all admissible ones, and its symbol; int32 scalars."""
-    total = market.cumulative[-1].astype(jnp.uint32)
-    # the bias of the remainder is below total/2³², 1e-3 at four million starts
-    ticket = (jax.random.bits(key, (), jnp.uint32) % total).astype(jnp.int32)
-    method = "compare_all" if market.cumulative.shape[0] <= SMALL_TABLE else "scan"
-    stretch = jnp.searchsorted(market.cumulative, ticket, side="right", method=method)
-    symbol, _, last = (market.episodes[stretch, column] for column in range(3))
-    return last + 1 - (market.cumulative[stretch] - ticket), symbol
+    """A start row, uniform over all admissible ones, and its symbol; int32 scalars.
+
+    Where the market has shares, the stretch is drawn by them and the row uniformly within it.
+    """
+    bounds = market.cumulative if market.shares is None else market.shares
+    total = bounds[-1].astype(jnp.uint32)
+    # the bias of a remainder is below total/2³², 1e-3 at four million starts; none for shares
+    bits = jax.random.bits(key, () if market.shares is None else (2,), jnp.uint32)
+    ticket = ((bits if market.shares is None else bits[0]) % total).astype(jnp.int32)
+    method = "compare_all" if bounds.shape[0] <= SMALL_TABLE else "scan"
+    stretch = jnp.searchsorted(bounds, ticket, side="right", method=method)
+    symbol, first, last = (market.episodes[stretch, column] for column in range(3))
+    if market.shares is None:
+        return last + 1 - (bounds[stretch] - ticket), symbol
+    starts = (last - first + 1).astype(jnp.uint32)
+    return first + (bits[1] % starts).astype(jnp.int32), symbol
 
 
 class TradingEnv(environment.Environment[EnvState, EnvParams]):

@@ -32,23 +32,38 @@ AUDITED_EPISODES = 8
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Prices that training has not seen, and where episodes begin on them."""
+    """Prices that training has not seen, and where episodes begin on them.
+
+    symbols: names, in the order of the numbers in `starts`.
+    """
 
     market: MarketData
     starts: Starts
     notes: tuple[str, ...]
+    symbols: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Episodes of every policy: `episodes[name]` holds `[N]` arrays by metric name."""
+    """Episodes of every policy: `episodes[name]` holds `[N]` arrays by metric name.
+
+    symbols: names, in the order of the numbers in `starts`.
+    """
 
     starts: Starts
     episodes: dict[str, dict[str, np.ndarray]]
+    symbols: tuple[str, ...] = ()
 
-    def mean(self, name: str, metric: str) -> tuple[float, float]:
-        """Mean of a metric over a policy's episodes, and its standard error over clusters."""
-        return backtest.mean_and_error(self.episodes[name][metric], self.starts.cluster)
+    def mean(self, name: str, metric: str, *, symbol: int | None = None) -> tuple[float, float]:
+        """Mean of a metric over a policy's episodes, and its standard error over clusters.
+
+        `symbol` restricts both to the episodes of one symbol, which has at least one.
+        """
+        values, cluster = self.episodes[name][metric], self.starts.cluster
+        if symbol is not None:
+            chosen = self.starts.symbol == symbol
+            values, cluster = values[chosen], cluster[chosen]
+        return backtest.mean_and_error(values, cluster)
 
 
 def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
@@ -98,10 +113,11 @@ def hold_out(config: Config, *, split: Split, episodes: int) -> HeldOut:
         starts,
         (
             f"market      {config.market.data}, {split} split",
-            *(f"            {note}" for note in source.source.notes),
+            *(f"            {note}" for note in (*source.notes, *source.plan(split).notes)),
             f"episodes    {len(starts.row):,}: {len(np.unique(starts.cluster))} that share no bar, "
             "each played again with other draws; ± is one standard error over those",
         ),
+        source.symbols,
     )
 
 
@@ -121,7 +137,7 @@ def compare(config: Config, params: network.Params, held_out: HeldOut) -> Compar
         who.name: backtest.run_episodes(who, weights, env_params, held_out.starts, key)
         for who, weights in policies
     }
-    return Comparison(held_out.starts, played)
+    return Comparison(held_out.starts, played, held_out.symbols)
 
 
 def audit(config: Config, params: network.Params, held_out: HeldOut, directory: Path) -> list[Path]:
@@ -158,4 +174,38 @@ def table(result: Comparison) -> str:
             f"{100 * float(metrics['max_drawdown'].max()):>14.2f} %"
             f"{float(metrics['risk/hard_breaches'].sum()):>17,.0f}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_by_symbol(result)])
+
+
+def _by_symbol(result: Comparison) -> list[str]:
+    """The same for each symbol, where there are several; a policy that never trades says nothing.
+
+    The error of a symbol with one cluster of episodes is unknown.
+    """
+    played = np.unique(result.starts.symbol)
+    if len(played) < 2:
+        return []
+    header = (
+        f"{'by symbol':<18}{'episodes':>9}{'disjoint':>9}  {'per episode':<18}{'reward':>18}"
+        f"{'net P&L, $':>22}{'orders':>9}"
+    )
+    lines, names = ["", header, "-" * len(header)], dict(enumerate(result.symbols))
+    for symbol in played.tolist():
+        chosen = result.starts.symbol == symbol
+        clusters = len(np.unique(result.starts.cluster[chosen]))
+        label = f"{names.get(symbol, f'symbol {symbol}'):<18}{chosen.sum():>9,}{clusters:>9,}"
+        for name, metrics in result.episodes.items():
+            if not metrics["trade/orders"].any():
+                continue
+            reward, net = (
+                _with_error(*result.mean(name, metric, symbol=symbol))
+                for metric in ("reward", "pnl/net")
+            )
+            orders = float(metrics["trade/orders"][chosen].mean())
+            lines.append(f"{label:<36}  {name:<18}{reward:>18}{net:>22}{orders:>9.2f}")
+            label = ""
+    return lines
+
+
+def _with_error(mean: float, error: float) -> str:
+    return f"{mean:,.2f} ± {'unknown' if math.isnan(error) else f'{error:.2f}'}"

@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.market import features, simulator, table
+from jules_jax.market import features, rows, simulator, table
 from jules_jax.market.bars import Bars
 from jules_jax.market.table import MarketData
 
-EXACT_STEPS = 2**23
-"""Most quantity steps in a full-size position: float32 holds their half-steps exactly."""
+if TYPE_CHECKING:
+    from jules_jax.market.instruments import Instrument
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class SimulatedFeed:
                 f"{self.path_bars} bars, expected at least "
                 f"{first + self.config.max_steps_in_episode + 1} for the warm-up and one episode"
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to say: a preset has no surprises."""
+        return ()
 
     @property
     def path_bars(self) -> int:
@@ -69,8 +76,8 @@ class SimulatedFeed:
 
         Path p is simulated with `fold_in(fold_in(key, g), p)`, whatever the number of paths.
         """
-        rows: jax.Array = _generation(self, key, jnp.int32(g))
-        return rows
+        generation: jax.Array = _generation(self, key, jnp.int32(g))
+        return generation
 
     def resident(self, key: jax.Array, g: int) -> MarketData:
         """The market with generations `g` and `g` − 1 resident, episodes starting in `g`.
@@ -93,39 +100,49 @@ class SimulatedFeed:
         running episodes may still read, stay where they are.
         """
         offset = jnp.int32((g % 2) * self.generation_rows)
-        return self._market(_overwrite(data.rows, self.generation(key, g), offset), g)
+        return self._market(overwrite(data.rows, self.generation(key, g), offset), g)
 
-    def _market(self, rows: jax.Array, g: int) -> MarketData:
+    def _market(self, table_rows: jax.Array, g: int) -> MarketData:
         first, last = self.starts
         paths = np.arange(self.config.simulator.paths, dtype=np.int32)
         offset = (g % 2) * self.generation_rows + paths * self.path_bars
         episodes = np.stack([np.zeros_like(offset), offset + first, offset + last], axis=1)
-        return _market_data(rows, episodes, self.config.market.bar_seconds)
+        return market_data(table_rows, episodes, self.config.market.bar_seconds)
+
+
+class Listing(NamedTuple):
+    """A symbol to be traded.
+
+    bars: `[B]`. starts: first and last admissible start, as indices into them. instrument: its
+    terms of trade; None takes those of the configuration.
+    """
+
+    bars: Bars
+    starts: tuple[int, int]
+    instrument: Instrument | None = None
 
 
 def from_bars(
-    sources: Sequence[tuple[Bars, tuple[int, int]]], settings: config.Config
+    sources: Sequence[
+        Listing | tuple[Bars, tuple[int, int]] | tuple[Bars, tuple[int, int], Instrument | None]
+    ],
+    settings: config.Config,
 ) -> MarketData:
-    """The market of real bars: one resident generation, never refreshed.
-
-    Args:
-      sources: for each symbol its bars `[B]` and its first and last admissible start, as indices
-        into them.
-      settings: the configuration.
+    """The market of real bars, one `Listing` per symbol: one generation, never refreshed.
 
     Raises:
       InputError: there is no source, a range is empty or leaves no room for an episode, or the
         bars differ in length.
     """
-    if not sources:
+    listings = [Listing(*source) for source in sources]
+    if not listings:
         raise InputError("market.data: no symbols found, expected at least one")
-    lengths = {bars.bar_seconds for bars, _ in sources}
+    lengths = {listing.bars.bar_seconds for listing in listings}
     if len(lengths) > 1:
         raise InputError(
             f"market.data: bars of {sorted(lengths)} seconds found, expected one length for all"
         )
-    rows, episodes, offset = [], [], 0
-    for symbol, (bars, (first, last)) in enumerate(sources):
+    for symbol, (bars, (first, last), _) in enumerate(listings):
         count = len(bars.close)
         if not 0 <= first <= last < count - settings.max_steps_in_episode:
             raise InputError(
@@ -133,64 +150,92 @@ def from_bars(
                 f"{last}, expected starts of which each leaves "
                 f"{settings.max_steps_in_episode} more bars"
             )
-        step = quantity_step(settings, float(np.min(np.asarray(bars.low))))
-        rows.append(_rows_of(bars, settings.features, settings.market, step))
-        episodes.append((symbol, offset + first, offset + last))
-        offset += count
-    return _market_data(jnp.concatenate(rows), np.asarray(episodes), lengths.pop())
+    tables = [
+        rows.compute(bars, rows.terms(bars, instrument, settings), settings.features)
+        for bars, _, instrument in listings
+    ]
+    weights = [(listing.instrument and listing.instrument.weight) or 1.0 for listing in listings]
+    return resident_market(
+        tables,
+        [(symbol, *listing.starts) for symbol, listing in enumerate(listings)],
+        densities([last - first + 1 for _, (first, last), _ in listings], weights, settings.market),
+        lengths.pop(),
+    )
 
 
-def quantity_step(settings: config.Config, lowest_price: float) -> float:
-    """The symbol's smallest quantity, raised by powers of ten until positions fit in float32.
+def resident_market(
+    tables: Sequence[rows.Rows],
+    starts: Sequence[tuple[int, int, int]],
+    density: NDArray[np.float64],
+    bar_seconds: int,
+) -> MarketData:
+    """The market of rows `[B, C]` of each symbol, one after the other.
 
-    A full-size position at `lowest_price` (dollars), twice over for gains of the account, must be
-    fewer than 2²³ steps, so that int32 and float32 arithmetic on quantities is exact.
+    starts: symbol, first and last admissible start in the symbol's own rows. density: of draws, per
+    admissible start, see `densities`.
     """
-    account, step = settings.account, settings.market.quantity_step
-    quantity = 2.0 * account.max_position_size_pct * account.initial_capital / lowest_price
-    while quantity / step >= EXACT_STEPS:
-        step *= 10.0
-    return step
+    offsets = np.cumsum([0, *(len(part) for part in tables[:-1])])
+    episodes = np.asarray(starts, np.int64).reshape(-1, 3)
+    episodes[:, 1:] += offsets[:, None]
+    joined = np.concatenate(tables) if len(tables) > 1 else tables[0]
+    weighted = density if np.any(density != density[0]) else None
+    return market_data(jnp.asarray(joined), episodes, bar_seconds, weighted)
+
+
+def densities(
+    starts: Sequence[int], weights: Sequence[float], market: config.Market
+) -> NDArray[np.float64]:
+    """Relative probability `[S]` of one admissible start of each symbol.
+
+    A symbol is drawn in proportion to its number of admissible starts, or (`market.sampling` is
+    equal) as often as any other; its weight multiplies either.
+    """
+    share = np.asarray(weights, np.float64)
+    return share / np.asarray(starts, np.float64) if market.sampling == "equal" else share
+
+
+def market_data(
+    table_rows: jax.Array,
+    episodes: NDArray[Any],
+    bar_seconds: int,
+    density: NDArray[np.float64] | None = None,
+) -> MarketData:
+    """`MarketData` of stretches `[I, 3]`; `density` `[I]`, relative, per start; None: all equal."""
+    starts = episodes[:, 2] - episodes[:, 1] + 1
+    shares = None
+    if density is not None:
+        drawn = np.cumsum(density * starts)
+        shares = jnp.asarray(np.rint(drawn / drawn[-1] * table.TICKETS), jnp.int32)
+    return MarketData(
+        rows=table_rows,
+        episodes=jnp.asarray(episodes, jnp.int32),
+        cumulative=jnp.asarray(np.cumsum(starts), jnp.int32),
+        shares=shares,
+        bar_seconds=bar_seconds,
+    )
 
 
 @partial(jax.jit, static_argnums=0)
 def _generation(feed: SimulatedFeed, key: jax.Array, g: jax.Array) -> jax.Array:
     settings = feed.config
     params, market = settings.simulator, settings.market
-    half_spread = 0.5 * settings.fills.bid_ask_spread_bps * simulator.BP
-    step = quantity_step(settings, 0.5 * params.start_price)
+    half_spread = 0.5 * params.spread_bps * simulator.BP
+    unit = market.quantity_step or rows.DEFAULT_QUANTITY_STEP
+    step = rows.exact_step(settings.account, unit, 0.5 * params.start_price)
 
     def path(index: jax.Array) -> jax.Array:
-        path_key = jax.random.fold_in(jax.random.fold_in(key, g), index)
-        bars = simulator.simulate(path_key, params, half_spread, market.bar_seconds)
-        return _rows(bars, settings.features, market, step)
+        bars = simulator.simulate_path(
+            jax.random.fold_in(key, g), index, params, half_spread, market.bar_seconds
+        )
+        computed = features.compute(bars, settings.features, unit)
+        tick = market.tick or rows.DEFAULT_TICK
+        return table.build_rows(bars, computed, tick=tick, quantity_step=step)
 
-    rows = jax.vmap(path)(jnp.arange(params.paths))
-    return rows.reshape(feed.generation_rows, table.NUM_COLUMNS)
-
-
-def _rows(bars: Bars, windows: config.Features, market: config.Market, step: float) -> jax.Array:
-    return table.build_rows(
-        bars,
-        features.compute(bars, windows, market.quantity_step),
-        tick=market.tick,
-        quantity_step=step,
-    )
-
-
-_rows_of = partial(jax.jit, static_argnums=(1, 2, 3))(_rows)
+    paths = jax.vmap(path)(jnp.arange(params.paths))
+    return paths.reshape(feed.generation_rows, table.NUM_COLUMNS)
 
 
 @partial(jax.jit, donate_argnums=0)
-def _overwrite(rows: jax.Array, new: jax.Array, offset: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice(rows, new, (offset, jnp.zeros_like(offset)))
-
-
-def _market_data(rows: jax.Array, episodes: np.ndarray, bar_seconds: int) -> MarketData:
-    starts = episodes[:, 2] - episodes[:, 1] + 1
-    return MarketData(
-        rows=rows,
-        episodes=jnp.asarray(episodes, jnp.int32),
-        cumulative=jnp.asarray(np.cumsum(starts), jnp.int32),
-        bar_seconds=bar_seconds,
-    )
+def overwrite(table_rows: jax.Array, new: jax.Array, offset: jax.Array) -> jax.Array:
+    """`table_rows` `[R, C]`, which is donated, with `new` from row `offset` on."""
+    return jax.lax.dynamic_update_slice(table_rows, new, (offset, jnp.zeros_like(offset)))

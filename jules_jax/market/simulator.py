@@ -1,10 +1,13 @@
 """The synthetic market: one-minute bars of a US large cap with a planted, known, bounded edge.
 
 The mid price is an efficient part (fat-tailed, with three speeds of volatility, a daily shape,
-rare jumps and overnight gaps) times a hidden mispricing. Preset `easy` lets the mispricing revert
-(Ornstein-Uhlenbeck), so that it can be traded; preset `null` turns it into a martingale with the
-same innovations, so that nothing can. Prints bounce between bid and ask as in Roll (1984).
-Constants without another source are fits to one-minute bars of SPY and AAPL, 2014 to 2015.
+rare jumps and overnight gaps) and one of two hidden edges. Presets `easy` and `null` have a
+mispricing that reverts (Ornstein-Uhlenbeck), so that it can be traded, or is a martingale with the
+same innovations, so that nothing can. Presets `default`, `hard` and `stress` have a hidden regime
+(`regimes.py`): the mid returns to its VWAP, follows its EMA or does neither. Prints bounce between
+bid and ask as in Roll (1984). Paths of one market share a factor and the volatility of the day.
+Parameters and their sources are in `config.Simulator`; constants without another source are fits
+to one-minute bars of SPY and AAPL, 2014 to 2015. `fit.py` calibrates the parameters to bars.
 """
 
 from __future__ import annotations
@@ -13,21 +16,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.lax import erf_inv
 
 from jules_jax import config
+from jules_jax.market import randomness, regimes
 from jules_jax.market.bars import Bars
 
 BP = 1e-4
-
-OPEN_VOLATILITY, OPEN_VOLATILITY_MINUTES = 1.4, 25.0
-CLOSE_VOLATILITY, CLOSE_VOLATILITY_MINUTES = 0.2, 12.0
-"""Reverse J of volatility: excess at the open and at the close, and how fast each fades."""
-
-OPEN_VOLUME, OPEN_VOLUME_MINUTES = 2.2, 30.0
-CLOSE_VOLUME, CLOSE_VOLUME_MINUTES = 1.2, 25.0
-FIRST_BAR_VOLUME, LAST_BAR_VOLUME = 1.7, 5.5
-"""U of volume: the same, and the factors of the auctions in the first and the last bar."""
 
 VOLUME_DECAY, VOLUME_SD = (0.97, 0.5), (0.30, 0.35)
 """Autocorrelation per bar and sd of the two components of log volume that are its own."""
@@ -40,6 +34,9 @@ and to log volatility."""
 GAP_DOF = 4.0
 """Degrees of freedom of the overnight gap."""
 
+MARKET_STREAM = 0x6D61726B
+"""Tells the key of a market from the keys of paths."""
+
 
 class Latent(NamedTuple):
     """What the bars hide, `[B]` each, for a policy that is told the truth."""
@@ -47,6 +44,7 @@ class Latent(NamedTuple):
     mispricing: jax.Array  # ln(mid / efficient price) at the close
     drift: jax.Array  # expected log return of the mid from this close to the next, gaps aside
     mid: jax.Array  # dollars, at the close
+    regime: jax.Array  # int32, `regimes.REVERTING` to `TRENDING`, of the bar after this close
 
 
 class _Draws(NamedTuple):
@@ -62,6 +60,7 @@ class _Draws(NamedTuple):
     high: jax.Array  # [B]
     low: jax.Array  # [B]
     side: jax.Array  # [B] +1 where the close prints at the ask, -1 at the bid
+    regime: jax.Array  # [B + 1] uint32 bits, the first for the start
 
 
 class _Hidden(NamedTuple):
@@ -74,15 +73,38 @@ class _Hidden(NamedTuple):
     drift: jax.Array  # expected change of the mispricing after each close
 
 
+def simulate_path(
+    key: jax.Array,
+    index: jax.Array,
+    params: config.Simulator,
+    half_spread: float,
+    bar_seconds: int = 60,
+) -> Bars:
+    """Bars of path `index` (int32 scalar) of a generation: pure in all, whatever `params.paths`.
+
+    Paths i·n to i·n + n − 1, n being `params.symbols`, share market i.
+    """
+    market = jax.random.fold_in(jax.random.fold_in(key, MARKET_STREAM), index // params.symbols)
+    return simulate(jax.random.fold_in(key, index), params, half_spread, bar_seconds, market)
+
+
 def simulate(
-    key: jax.Array, params: config.Simulator, half_spread: float, bar_seconds: int = 60
+    key: jax.Array,
+    params: config.Simulator,
+    half_spread: float,
+    bar_seconds: int = 60,
+    market_key: jax.Array | None = None,
 ) -> Bars:
     """Bars of one path, `[sessions · bars_per_session]`; see `simulate_with_latent`."""
-    return simulate_with_latent(key, params, half_spread, bar_seconds)[0]
+    return simulate_with_latent(key, params, half_spread, bar_seconds, market_key)[0]
 
 
 def simulate_with_latent(
-    key: jax.Array, params: config.Simulator, half_spread: float, bar_seconds: int = 60
+    key: jax.Array,
+    params: config.Simulator,
+    half_spread: float,
+    bar_seconds: int = 60,
+    market_key: jax.Array | None = None,
 ) -> tuple[Bars, Latent]:
     """Bars of one path and what they hide: a pure function of its arguments; vmap it over keys.
 
@@ -92,29 +114,32 @@ def simulate_with_latent(
     with even odds, the high at the ask and the low at the bid, hence low ≤ open, close ≤ high.
 
     Args:
-      key: typed PRNG key.
+      key: typed PRNG key, of the path.
       params: the simulator's section of the configuration.
       half_spread: half the quoted spread of the prints, in return units.
       bar_seconds: length of a bar; half-lives are in bars, shapes within a session in minutes.
+      market_key: typed PRNG key of the market that paths share where `params.symbols` is above 1;
+        not used otherwise, nor if there is none.
     """
     slots = params.bars_per_session
     draws = _draw(key, params)
+    if market_key is not None and params.symbols > 1:
+        draws = _share(draws, _draw(market_key, params), params.market_correlation)
     hidden = _hidden(draws, params)
-    variance = params.day_volatility_sd**2 + _fast_variance(params)
-    shape = jnp.tile(volatility_shape(slots, bar_seconds), params.sessions)
-    log_volatility = jnp.repeat(hidden.day, slots) + hidden.fast - variance
-    sigma = params.noise_bp * BP * shape * jnp.exp(log_volatility)
-
+    sigma = _volatility(hidden, params, bar_seconds)
     jumps = draws.jumps < params.jumps_per_session / slots
     efficient = sigma * (draws.shock + jnp.where(jumps, params.jump_scale * draws.jump, 0.0))
-    change = efficient + jnp.diff(hidden.mispricing)
+    bar_sd = jnp.sqrt(sigma**2 + _innovation_sd(params) ** 2)
+    surprise = efficient + jnp.diff(hidden.mispricing)
+    volume = _volume(hidden, surprise / bar_sd, params, bar_seconds)
     gap = _overnight_gaps(draws, hidden.day, params)
+    regime, drift = regimes.drift(draws.regime, surprise, gap, volume, sigma, params)
+    change = surprise + drift[:-1]
     start = hidden.mispricing[:1]
     mid = params.start_price * jnp.exp(start + jnp.cumsum(change + gap))
     previous_mid = jnp.concatenate([params.start_price * jnp.exp(start), mid[:-1]])
     opening = previous_mid * jnp.exp(gap)
 
-    bar_sd = jnp.sqrt(sigma**2 + _innovation_sd(params) ** 2)
     high, low = _bridge_extremes(change, bar_sd, draws)
     # Rounding of exp must not push the open or the mid outside of the range.
     top = jnp.maximum(opening * jnp.exp(high), jnp.maximum(opening, mid))
@@ -126,7 +151,7 @@ def simulate_with_latent(
         high=top * (1.0 + bounce),
         low=bottom * (1.0 - bounce),
         close=mid * (1.0 + bounce * draws.side),
-        volume=_volume(hidden, change / bar_sd, params, bar_seconds),
+        volume=volume,
         session=jnp.repeat(jnp.arange(params.sessions, dtype=jnp.int32), slots),
         bar_of_session=slot,
         minute=slot * bar_seconds // 60,
@@ -135,29 +160,38 @@ def simulate_with_latent(
         bar_seconds=bar_seconds,
         bars_per_session=slots,
     )
-    return bars, Latent(hidden.mispricing[1:], hidden.drift, mid)
+    return bars, Latent(hidden.mispricing[1:], hidden.drift + drift[1:], mid, regime)
 
 
-def volatility_shape(bars_per_session: int, bar_seconds: int = 60) -> jax.Array:
+def _volatility(hidden: _Hidden, params: config.Simulator, bar_seconds: int) -> jax.Array:
+    """Sd of each bar's efficient return, jumps aside, `[B]`; its mean square is noise_bp²."""
+    variance = params.day_volatility_sd**2 + _fast_variance(params)
+    log_volatility = _by_bar(hidden.day, params) + hidden.fast - variance
+    shape = _by_slot(volatility_shape(params, bar_seconds), params)
+    return params.noise_bp * BP * shape * jnp.exp(log_volatility)
+
+
+def volatility_shape(params: config.Simulator, bar_seconds: int = 60) -> jax.Array:
     """Volatility of each slot of a session, `[bars_per_session]`, with mean square 1."""
     shape = _bath(
-        bars_per_session,
+        params.bars_per_session,
         bar_seconds,
-        (OPEN_VOLATILITY, OPEN_VOLATILITY_MINUTES),
-        (CLOSE_VOLATILITY, CLOSE_VOLATILITY_MINUTES),
+        (params.open_volatility, params.open_volatility_minutes),
+        (params.close_volatility, params.close_volatility_minutes),
     )
     return shape / jnp.sqrt(jnp.mean(shape**2))
 
 
-def volume_shape(bars_per_session: int, bar_seconds: int = 60) -> jax.Array:
+def volume_shape(params: config.Simulator, bar_seconds: int = 60) -> jax.Array:
     """Expected volume of each slot of a session, `[bars_per_session]`, with mean 1."""
     shape = _bath(
-        bars_per_session,
+        params.bars_per_session,
         bar_seconds,
-        (OPEN_VOLUME, OPEN_VOLUME_MINUTES),
-        (CLOSE_VOLUME, CLOSE_VOLUME_MINUTES),
+        (params.open_volume, params.open_volume_minutes),
+        (params.close_volume, params.close_volume_minutes),
     )
-    shape = shape.at[0].multiply(FIRST_BAR_VOLUME).at[-1].multiply(LAST_BAR_VOLUME)
+    shape = shape.at[0].multiply(params.first_bar_volume)
+    shape = shape.at[-1].multiply(params.last_bar_volume)
     return shape / jnp.mean(shape)
 
 
@@ -169,38 +203,55 @@ def _bath(
     return 1.0 + rise + closing[0] * jnp.exp(-minute[::-1] / closing[1])
 
 
+def _by_bar(by_session: jax.Array, params: config.Simulator) -> jax.Array:
+    """Values of sessions `[D]` for each of their bars, `[B]`."""
+    return jnp.repeat(by_session, params.bars_per_session)
+
+
+def _by_slot(by_slot: jax.Array, params: config.Simulator) -> jax.Array:
+    """Values of slots `[bars_per_session]` for each bar, `[B]`."""
+    return jnp.tile(by_slot, params.sessions)
+
+
 def _draw(key: jax.Array, params: config.Simulator) -> _Draws:
-    """All random numbers of one path, from one call: the generator is most of what compiles."""
+    """All random numbers of one path."""
     days, bars = params.sessions, params.sessions * params.bars_per_session
-    # Half a step keeps the uniforms inside (0, 1), where every transformation below is finite.
-    uniform = jax.random.uniform(key, (12 * bars + 3 * days + 6,)) + jnp.float32(2.0**-24)
-    by_bar, by_day, start = jnp.split(uniform, [12 * bars, 12 * bars + 3 * days])
-    radius, angle, jumps, high, low, side, *normals = by_bar.reshape(12, bars)
-    gap_radius, gap_angle, day = by_day.reshape(3, days)
-    normal = _normal(jnp.stack(normals))
+    by_bar, by_day, start = jnp.split(
+        randomness.words(key, 6 * bars + 2 * days + 4), [12 * bars, 12 * bars + 4 * days]
+    )
+    radius, angle, jumps, high, low, regime, *normals = by_bar.reshape(12, bars)
+    gap_radius, gap_angle, day, _ = by_day.reshape(4, days)
     return _Draws(
         shock=_student_t(radius, angle, params.innovation_dof),
         gap=_student_t(gap_radius, gap_angle, GAP_DOF),
-        jump=normal[0],
-        day=_normal(day),
-        noise=normal[1:].T,
-        start=_normal(start),
-        jumps=jumps,
-        high=high,
-        low=low,
-        side=jnp.where(side < 0.5, jnp.float32(1.0), jnp.float32(-1.0)),
+        jump=randomness.normal(normals[0]),
+        day=randomness.normal(day),
+        noise=randomness.normal(jnp.stack(normals[1:], axis=-1)),
+        start=randomness.normal(start[:6]),
+        jumps=randomness.uniform(jumps),
+        high=randomness.uniform(high),
+        low=randomness.uniform(low),
+        side=jnp.where(angle & 1, jnp.float32(1.0), jnp.float32(-1.0)),  # a bit `uniform` leaves
+        regime=jnp.concatenate([start[6:7], regime]),
     )
 
 
-def _normal(uniform: jax.Array) -> jax.Array:
-    """Standard normals from uniforms in (0, 1), by inversion."""
-    return jnp.sqrt(jnp.float32(2.0)) * erf_inv(2.0 * uniform - 1.0)
-
-
 def _student_t(radius: jax.Array, angle: jax.Array, dof: float) -> jax.Array:
-    """Student-t of unit variance from two uniforms in (0, 1): Bailey (1994), polar method."""
-    scale = jnp.sqrt((dof - 2.0) * (radius ** (-2.0 / dof) - 1.0))
-    return scale * jnp.cos(2.0 * jnp.pi * angle)
+    return randomness.student_t(randomness.uniform(radius), randomness.uniform(angle), dof)
+
+
+def _share(own: _Draws, market: _Draws, correlation: float) -> _Draws:
+    """Draws of a path in a market: shocks and gaps of one factor, the day's volatility in common.
+
+    The mixture of two Student-t variables has thinner tails than either.
+    """
+    common, rest = correlation**0.5, (1.0 - correlation) ** 0.5
+    return own._replace(
+        shock=common * market.shock + rest * own.shock,
+        gap=common * market.gap + rest * own.gap,
+        day=market.day,
+        start=own.start.at[5].set(market.start[5]),
+    )
 
 
 def _autoregress(innovation: jax.Array, decay: jax.Array, start: jax.Array) -> jax.Array:
@@ -298,7 +349,7 @@ def _volume(
         hidden.volume
         + VOLUME_ON_MOVE * (jnp.abs(move) - MEAN_MOVE)
         + VOLUME_ON_VOLATILITY * hidden.fast
-        + VOLUME_ON_DAY_VOLATILITY * jnp.repeat(hidden.day, params.bars_per_session)
+        + VOLUME_ON_DAY_VOLATILITY * _by_bar(hidden.day, params)
     )
     variance = (
         VOLUME_SD[0] ** 2
@@ -307,6 +358,6 @@ def _volume(
         + VOLUME_ON_VOLATILITY**2 * _fast_variance(params)
         + (VOLUME_ON_DAY_VOLATILITY * params.day_volatility_sd) ** 2
     )
-    shape = jnp.tile(volume_shape(params.bars_per_session, bar_seconds), params.sessions)
+    shape = _by_slot(volume_shape(params, bar_seconds), params)
     mean = params.adv / params.bars_per_session * shape
     return jnp.maximum(jnp.round(mean * jnp.exp(log_volume - 0.5 * variance)), 1.0)

@@ -14,6 +14,9 @@ from jules_jax.market.features import FeatureRow
 NEVER_CLOSES = 1e9
 """`minutes_left` on a 24/7 calendar."""
 
+TICKETS = 2**30
+"""Draws that weighted stretches share: a power of two, so that no remainder is likelier."""
+
 
 class Row(NamedTuple):
     """One bar as the environment sees it, float32 scalars (or a batch of them).
@@ -57,12 +60,15 @@ class MarketData:
     rows: `[R, C]` float32, see `Row`. episodes: `[I, 3]` int32, one line per stretch an episode may
     start in: symbol, first and last admissible start row (an episode that starts at row s decides
     on rows s, s+1, … and reads up to row s + max_steps_in_episode). cumulative: `[I]` int32, number
-    of admissible starts up to and including each stretch. A lane draws a start uniformly.
+    of admissible starts up to and including each stretch; an empty stretch repeats the count before
+    it. shares: `[I]` int32, cumulative draws of each stretch out of `TICKETS`, where starts are not
+    equally likely; None where they are: a lane then draws uniformly over all starts.
     """
 
     rows: jax.Array
     episodes: jax.Array
     cumulative: jax.Array
+    shares: jax.Array | None = None
     bar_seconds: int = field(default=60, metadata={"static": True})
 
 
@@ -73,7 +79,13 @@ def read_row(rows: jax.Array, index: jax.Array) -> Row:
     return Row(*[*scalars, values[..., NUM_SCALARS:]])
 
 
-def build_rows(bars: Bars, features: FeatureRow, *, tick: float, quantity_step: float) -> jax.Array:
+def build_rows(
+    bars: Bars,
+    features: FeatureRow,
+    *,
+    tick: float | jax.Array,
+    quantity_step: float | jax.Array,
+) -> jax.Array:
     """Rows `[B, C]` of one stretch of bars `[B]` and the features computed from them."""
     minutes_left = bars.session_length - bars.minute
     new_session = jnp.diff(bars.session, prepend=bars.session[:1] - 1) != 0

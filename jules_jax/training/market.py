@@ -6,34 +6,44 @@ import jax
 
 from jules_jax import config
 from jules_jax.market import dataset
+from jules_jax.market.dataset_feed import DatasetFeed
 from jules_jax.market.feed import SimulatedFeed
 from jules_jax.market.table import MarketData
 
 MARKET_KEY = 0
-"""Folded into the seed's key for the draws of simulated paths."""
+"""Folded into the seed's key for the draws of simulated paths, and of blocks of a dataset."""
 
 
 class Market:
-    """Simulated generations, or the training split of a file; `data` is what is resident now."""
+    """Generations of simulated paths or of a dataset, or a dataset as a whole where it fits.
 
-    def __init__(self, settings: config.Config) -> None:
+    `data` is what is resident now. `generation` is the newer resident one: a resumed run passes the
+    number that it had.
+    """
+
+    def __init__(self, settings: config.Config, *, generation: int = 0) -> None:
         self._key = jax.random.fold_in(jax.random.key(settings.seed), MARKET_KEY)
         self._refresh_updates = settings.refresh_updates
-        self._feed = None if settings.market.data else SimulatedFeed(settings)
-        self.generation = 0
+        self.generation = generation
+        self._feed: SimulatedFeed | DatasetFeed | None
         self.notes: tuple[str, ...] = ()
-        self.data: MarketData
-        if self._feed is None:
-            source = dataset.load(settings)
-            self.notes = source.source.notes
-            self.data = source.market("train")
+        if settings.market.data:
+            recorded = dataset.load(settings)
+            self.notes = (*recorded.notes, *recorded.plan("train").notes)
+            self._feed = recorded.feed("train")
         else:
-            self.data = self._feed.resident(self._key, 0)
+            self._feed = SimulatedFeed(settings)
+        self.data: MarketData
+        if self._feed is not None:
+            self.notes += self._feed.notes
+            self.data = self._feed.resident(self._key, generation)
+        else:
+            self.data = recorded.market("train")
 
     def refresh(self, update: int) -> bool:
         """Brings in the next generation where one is due before `update` (from 0)."""
-        due = self._feed is not None and update > 0 and update % self._refresh_updates == 0
-        if due and self._feed is not None:
-            self.generation += 1
-            self.data = self._feed.advance(self.data, self._key, self.generation)
-        return due
+        if self._feed is None or update == 0 or update % self._refresh_updates:
+            return False
+        self.generation += 1
+        self.data = self._feed.advance(self.data, self._key, self.generation)
+        return True

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from jules_jax import config
+from jules_jax.env.trading_env import draw_start
 from jules_jax.errors import InputError
 from jules_jax.market import feed, simulator, table
 
@@ -138,18 +140,45 @@ def test_no_symbols_and_mixed_bar_lengths_are_refused() -> None:
         feed.from_bars([(real_bars(0), (60, 80)), (five, (60, 80))], SETTINGS)
 
 
+def draws(data: table.MarketData, count: int = 60_000) -> tuple[np.ndarray, np.ndarray]:
+    keys = jax.random.split(KEY, count)
+    rows, symbols = jax.jit(jax.vmap(lambda key: draw_start(key, data)))(keys)
+    return np.asarray(rows), np.asarray(symbols)
+
+
+EPISODES = np.asarray([[0, 10, 12], [1, 40, 40], [2, 50, 49], [3, 100, 139]])
+"""Three starts, one, none and forty."""
+
+
 @pytest.mark.parametrize(
-    ("price", "step", "expected"),
+    ("sampling", "weights", "expected"),
     [
-        (100.0, 1.0, 1.0),  # 950 shares
-        (0.5, 1e-4, 0.1),  # 190,000 coins are 1.9e9 steps of 1e-4, and 1.9e6 of 0.1
-        (30_000.0, 1e-4, 1e-4),  # 3.2 coins
+        ("length", (1, 1, 1), (3 / 44, 1 / 44, 40 / 44)),
+        ("length", (2, 1, 4), (6 / 167, 1 / 167, 160 / 167)),
+        ("equal", (1, 1, 1), (1 / 3, 1 / 3, 1 / 3)),
+        ("equal", (2, 1, 5), (2 / 8, 1 / 8, 5 / 8)),
     ],
 )
-def test_the_quantity_step_grows_until_a_full_position_is_exact(
-    price: float, step: float, expected: float
+def test_symbols_are_drawn_by_sampling_times_weight_and_starts_uniformly_within(
+    sampling: str, weights: tuple[float, ...], expected: tuple[float, ...]
 ) -> None:
-    settings = replace(SETTINGS, market=replace(SETTINGS.market, quantity_step=step))
-    found = feed.quantity_step(settings, price)
-    assert found == pytest.approx(expected)
-    assert 2 * 0.95 * 50_000 / price / found < 2**23
+    market = config.Market(sampling=sampling)
+    density = np.insert(feed.densities([3, 1, 40], weights, market), 2, 9.0)  # of the empty one
+    data = feed.market_data(jnp.zeros((1, 1)), EPISODES, 60, density)
+    assert data.shares.dtype == jnp.int32 and data.shares[-1] == table.TICKETS
+    rows, symbols = draws(data)
+    found = np.bincount(symbols, minlength=4)
+    assert found[2] == 0
+    assert stats.chisquare(found[[0, 1, 3]], np.asarray(expected) * len(rows)).pvalue > 1e-3
+    first, last = EPISODES[symbols, 1], EPISODES[symbols, 2]
+    assert np.all((rows >= first) & (rows <= last))
+    _, counts = np.unique(rows[symbols == 3], return_counts=True)
+    assert len(counts) == 40 and stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_equal_densities_need_no_shares_and_draw_as_one_uniform_number() -> None:
+    sources = [(real_bars(0), (60, 80)), (real_bars(1), (70, 100))]
+    assert feed.from_bars(sources, SETTINGS).shares is None
+    equal = replace(SETTINGS, market=config.Market(sampling="equal"))
+    shares = feed.from_bars(sources, equal).shares
+    np.testing.assert_array_equal(shares, [table.TICKETS // 2, table.TICKETS])

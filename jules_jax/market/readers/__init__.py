@@ -1,5 +1,7 @@
-"""Readers: from files of bars to `Bars` and their exact times."""
+"""Readers: from anyone's files of bars to the rows of each symbol (`formats` is the table)."""
 
-from jules_jax.market.readers.ohlcv_csv import Source, read
+from jules_jax.market.readers.raw import Convention, RawBars
+from jules_jax.market.readers.reading import read_symbol
+from jules_jax.market.readers.symbols import SymbolFiles, find
 
-__all__ = ["Source", "read"]
+__all__ = ["Convention", "RawBars", "SymbolFiles", "find", "read_symbol"]
