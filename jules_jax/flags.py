@@ -1,4 +1,4 @@
-"""Command lines: flags of every parameter of `config.py`, and of the command that asks.
+"""Command lines: flags of every parameter of `config`, and of the command that asks.
 
 `--num-envs 2048`, `--ppo.learning-rate=3e-4`, `--preset null`; hyphens and underscores are the
 same, and a parameter whose name is unique over the tree needs no section. Standard library only:

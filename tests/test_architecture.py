@@ -17,6 +17,10 @@ COMMANDS = sorted(
 )
 
 
+def foundation() -> list[Path]:
+    return [PACKAGE / "errors.py", PACKAGE / "flags.py", *(PACKAGE / "config").glob("*.py")]
+
+
 def imported_modules(path: Path) -> set[str]:
     """Dotted names that a file imports from this package, wherever in the file."""
     found = set()
@@ -37,14 +41,14 @@ def test_a_room_imports_only_from_rooms_on_its_left(room: str) -> None:
 
 
 def test_the_foundation_imports_no_room() -> None:
-    for stem in (*FOUNDATION, "flags"):
-        for name in imported_modules(PACKAGE / f"{stem}.py"):
-            assert name.split(".")[1] in FOUNDATION, f"{stem}.py imports {name}"
+    for path in foundation():
+        for name in imported_modules(path):
+            assert name.split(".")[1] in FOUNDATION, f"{path.name} imports {name}"
 
 
 def test_the_foundation_imports_only_the_standard_library_at_module_level() -> None:
-    for stem in (*FOUNDATION, "flags"):
-        tree = ast.parse((PACKAGE / f"{stem}.py").read_text(encoding="utf-8"))
+    for path in foundation():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
             names = []
             if isinstance(node, ast.Import):
@@ -53,7 +57,7 @@ def test_the_foundation_imports_only_the_standard_library_at_module_level() -> N
                 names = [node.module or ""]
             for name in names:
                 top = name.split(".")[0]
-                assert top == "jules_jax" or top in sys.stdlib_module_names, f"{stem}: {name}"
+                assert top == "jules_jax" or top in sys.stdlib_module_names, f"{path}: {name}"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""The environment's parameters: sections of `config.py` as pytrees of float32 arrays."""
+"""The environment's parameters: sections of `config` as pytrees of float32 arrays."""
 
 from __future__ import annotations
 

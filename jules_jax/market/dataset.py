@@ -44,6 +44,9 @@ from jules_jax.market.table import MarketData
 
 Item = TypeVar("Item")
 
+TOLD_IN_FULL, TOLD = 3, 10
+"""Symbols of which all notes are told; of more, so many get one sentence each."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -59,8 +62,19 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was read, assumed, repaired and dropped, one sentence each."""
-        return tuple(note for one in self.sources for note in one.notes)
+        """What was read, assumed, repaired and dropped, one sentence each.
+
+        Of more than `TOLD_IN_FULL` symbols it is the first sentence on each of the first few.
+        """
+        if len(self.sources) <= TOLD_IN_FULL:
+            return tuple(note for one in self.sources for note in one.notes)
+        further = len(self.sources) - TOLD
+        return (
+            *(one.notes[0] for one in self.sources[:TOLD]),
+            *([f"and {further:,} more symbols"] if further > 0 else []),
+            f"{sum(len(one.notes) - 1 for one in self.sources):,} further notes: see data check, "
+            f"or {storage.MANIFEST} of a built dataset",
+        )
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jules_jax import config
+from jules_jax.config.validation import FLOAT32_MAX
 from jules_jax.errors import InputError
 from jules_jax.market.readers.raw import Float64, RawBars
 
@@ -151,7 +152,7 @@ def _number(text: str, name: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (value > 0 and value <= config.FLOAT32_MAX):
+    if not (value > 0 and value <= FLOAT32_MAX):
         raise InputError(f"{name} is {text or 'empty'!r}, expected a number above 0")
     return value
 

@@ -52,6 +52,9 @@ def test_a_resident_split_holds_the_rows_that_its_episodes_can_read(folder: Path
     loaded = dataset.load(settings(folder))
     assert loaded.symbols == ("LONG", "MID", "BTC")
     assert loaded.notes == tuple(note for one in SOURCES for note in one.notes)
+    many = dataset.Dataset(loaded.sources * 4, loaded.config)
+    assert many.notes[:3] == tuple(one.notes[0] for one in loaded.sources)
+    assert many.notes[10] == "and 2 more symbols"
     whole = [loaded.rows_of(number) for number in range(3)]
     for split in splits.SPLITS:
         data = loaded.market(split)

@@ -1,0 +1,65 @@
+"""Every parameter of jules_jax, defined once (`parameters`), and how a `Config` is made (`layers`).
+
+The section dataclasses are at the same time the schema of YAML files in `configs/`, the source of
+the command-line flags (`flags.py`), and (for `Account`, `Fills`, `Safeguards`, `Reward`) the
+sections of the environment's parameters. Defaults are the constants of the IntradayJules report
+where it gives one. Standard library only, so that `--help` is instant.
+"""
+
+from jules_jax.config.layers import (
+    Layer,
+    Setting,
+    find_key,
+    load,
+    make_layer,
+    read_dict,
+    read_yaml,
+    resolve,
+    to_dict,
+    to_yaml,
+)
+from jules_jax.config.parameters import (
+    PARAMETERS,
+    PPO,
+    SECTIONS,
+    Account,
+    Config,
+    Features,
+    Fills,
+    Market,
+    Network,
+    Reward,
+    Safeguards,
+    Simulator,
+    Splits,
+)
+from jules_jax.config.presets import PRESETS
+from jules_jax.config.validation import validate
+
+__all__ = [
+    "PARAMETERS",
+    "PPO",
+    "PRESETS",
+    "SECTIONS",
+    "Account",
+    "Config",
+    "Features",
+    "Fills",
+    "Layer",
+    "Market",
+    "Network",
+    "Reward",
+    "Safeguards",
+    "Setting",
+    "Simulator",
+    "Splits",
+    "find_key",
+    "load",
+    "make_layer",
+    "read_dict",
+    "read_yaml",
+    "resolve",
+    "to_dict",
+    "to_yaml",
+    "validate",
+]

@@ -1,0 +1,115 @@
+"""Validation: every value in its range, and values that fit one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jules_jax.config.parameters import PARAMETERS, Config
+from jules_jax.errors import InputError
+
+INT32_MAX = 2**31 - 1
+FLOAT32_MAX = 3.4028235e38
+"""Values end up as int32 and float32 on the device."""
+
+
+def validate(config: Config, *, sources: Mapping[str, str] | None = None) -> None:
+    """Raise `InputError` unless every value is in its range and they fit one another.
+
+    `sources` says where values came from, by dotted key.
+    """
+    for key, parameter in PARAMETERS.items():
+        section, _, leaf = key.rpartition(".")
+        value = getattr(getattr(config, section) if section else config, leaf)
+        source = (sources or {}).get(key, "by default")
+        if not _fits_device(key, value):
+            raise InputError(f"{key} {source} is {value!r}, expected a finite number of 32 bits")
+        if not parameter.metadata["holds"](value):
+            raise refusal(key, value, source)
+    _validate_market(config)
+    _validate_learner(config)
+
+
+def _fits_device(key: str, value: Any) -> bool:
+    """Whether the value has an int32 or float32; total_timesteps is counted on the host."""
+    if isinstance(value, float):
+        return abs(value) <= FLOAT32_MAX  # false for nan
+    return not isinstance(value, int) or value <= INT32_MAX or key == "total_timesteps"
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise InputError(sentence)
+
+
+def _validate_market(config: Config) -> None:
+    """What must hold between the values of the market and its limits."""
+    market, simulator, limits = config.market, config.simulator, config.safeguards
+    total = config.splits.train_fraction + config.splits.validation_fraction
+    _require(
+        total < 1,
+        f"splits.train_fraction and splits.validation_fraction sum to {total:g}, "
+        "expected below 1, as the rest is the test split",
+    )
+    _require(
+        market.calendar != "regular" or market.session_open < market.session_close,
+        f"market.session_open is {market.session_open}, "
+        f"expected before market.session_close, {market.session_close}",
+    )
+    _require(
+        limits.soft_dd_pct < limits.hard_dd_pct,
+        f"safeguards.soft_dd_pct is {limits.soft_dd_pct:g}, "
+        f"expected below safeguards.hard_dd_pct, {limits.hard_dd_pct:g}",
+    )
+    if market.data:
+        return
+    bars = simulator.sessions * simulator.bars_per_session
+    warmup = simulator.warmup_sessions * simulator.bars_per_session
+    needed = max(warmup, config.features.lookback_window) + config.max_steps_in_episode
+    _require(
+        bars > needed,
+        f"simulator.sessions x simulator.bars_per_session is {bars} bars, "
+        f"expected above {needed}, the warm-up and one episode",
+    )
+    enough = -(-config.max_steps_in_episode // config.ppo.n_steps)
+    _require(
+        config.refresh_updates >= enough,
+        f"market.refresh_updates is {market.refresh_updates}, expected at least {enough} "
+        "(max_steps_in_episode / ppo.n_steps), as older episodes still read the rows replaced",
+    )
+
+
+def _validate_learner(config: Config) -> None:
+    """What must hold between the values of the learner."""
+    ppo, lanes = config.ppo, config.num_envs // config.ppo.num_minibatches
+    _require(
+        ppo.n_steps <= config.max_steps_in_episode,
+        f"ppo.n_steps is {ppo.n_steps}, "
+        f"expected at most max_steps_in_episode, {config.max_steps_in_episode}",
+    )
+    _require(
+        config.num_envs * ppo.n_steps <= INT32_MAX,
+        f"num_envs x ppo.n_steps is {config.num_envs * ppo.n_steps}, "
+        f"expected at most {INT32_MAX} steps in a rollout",
+    )
+    _require(
+        config.num_envs % ppo.num_minibatches == 0,
+        f"num_envs is {config.num_envs}, "
+        f"expected a multiple of ppo.num_minibatches, {ppo.num_minibatches}",
+    )
+    _require(
+        lanes % config.shuffle_groups == 0,
+        f"ppo.shuffle_groups is {ppo.shuffle_groups}, "
+        f"expected a divisor of num_envs / ppo.num_minibatches, {lanes}",
+    )
+    _require(
+        config.devices == 0 or config.shuffle_groups % config.devices == 0,
+        f"devices is {config.devices}, "
+        f"expected a divisor of the {config.shuffle_groups} shuffle groups (ppo.shuffle_groups)",
+    )
+
+
+def refusal(key: str, value: Any, source: str) -> InputError:
+    """The error for a value that its parameter does not allow."""
+    found = "empty" if value == "" else repr(value)
+    return InputError(f"{key} {source} is {found}, expected {PARAMETERS[key].metadata['allowed']}")
