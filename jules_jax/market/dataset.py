@@ -53,12 +53,13 @@ class Dataset:
     """Bars of the symbols of `market.data` under one configuration.
 
     sources: one per symbol; a symbol's number in `MarketData.episodes` is its place here. folders:
-    of the symbols, in a built dataset; None for files.
+    of the symbols, in a built dataset; None for files. remarks: sentences about none of them.
     """
 
     sources: tuple[Source, ...]
     config: Config
     folders: tuple[Path, ...] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -67,13 +68,14 @@ class Dataset:
         Of more than `TOLD_IN_FULL` symbols it is the first sentence on each of the first few.
         """
         if len(self.sources) <= TOLD_IN_FULL:
-            return tuple(note for one in self.sources for note in one.notes)
+            return (*(note for one in self.sources for note in one.notes), *self.remarks)
         further = len(self.sources) - TOLD
         return (
             *(one.notes[0] for one in self.sources[:TOLD]),
             *([f"and {further:,} more symbols"] if further > 0 else []),
             f"{sum(len(one.notes) - 1 for one in self.sources):,} further notes: see data check, "
             f"or {storage.MANIFEST} of a built dataset",
+            *self.remarks,
         )
 
     @property
@@ -211,7 +213,8 @@ def load(config: Config) -> Dataset:
             if gib > market.market_memory:
                 raise _too_large(market, gib)
     _require_one_length(sources)
-    return Dataset(tuple(sources), config, folders)
+    remarks = instruments.unused(market.symbols, given, [one.symbol for one in sources])
+    return Dataset(tuple(sources), config, folders, tuple(remarks))
 
 
 def _watched(items: Sequence[Item], what: str) -> Iterable[Item]:

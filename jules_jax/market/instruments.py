@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,9 @@ MAX_DECIMALS = 10
 
 TICKS = (1, 2, 5, 25, 125)
 """Ticks seen in markets, as multiples of a price's last decimal: 0.5, 0.25, 0.125."""
+
+OPENING = 2000
+"""Bars of a history that its terms are read off: five days of minutes."""
 
 ENOUGH = 400
 """Prices from which a tick above the last decimal is read: fewer could share a factor by chance."""
@@ -84,17 +87,33 @@ def read(path: str | Path) -> dict[str, Instrument]:
     return instruments
 
 
+def unused(path: str, given: Mapping[str, Instrument], symbols: Collection[str]) -> list[str]:
+    """A sentence on each symbol of the file at `path` that is not among the `symbols` read.
+
+    A file may serve more data than one run reads, so this is no error; it may be a misspelling.
+    """
+    return [
+        f"{path}: {name} is not among the symbols read"
+        + "".join(f", did you mean {near}?" for near in difflib.get_close_matches(name, symbols, 1))
+        for name in given
+        if name not in symbols
+    ]
+
+
 def resolve(
     symbol: str, raw: RawBars, market: config.Market, given: Mapping[str, Instrument]
 ) -> Instrument:
     """The instrument of a symbol: as given for it, else as configured, else as its source has it.
 
-    raw: its rows, of which those with positive prices count. Tick and quantity step are read off
-    the decimals in use where prices are exact, and on other calendars than a US equity's. US
-    equities trade in whole shares, and tick in no less than a cent from a dollar on, a hundredth of
-    one below (SEC Rule 612, 17 CFR 242.612), by the median price: trades, unlike quotes, print in
-    finer steps. The spread and the average daily volume stay 0 where nobody gives them.
+    raw: its rows, of which the `OPENING` first in time count: terms hold for the whole history, so
+    they must be known when it begins. Tick and quantity step are read off the decimals in use where
+    prices are exact, and on other calendars than a US equity's. US equities trade in whole shares,
+    and tick in no less than a cent from a dollar on, a hundredth of one below (SEC Rule 612, 17 CFR
+    242.612), by the median price: trades, unlike quotes, print in finer steps. The spread and the
+    average daily volume stay 0 where nobody gives them.
     """
+    if raw.time.size > OPENING:
+        raw = raw.select(raw.time <= np.partition(raw.time, OPENING - 1)[OPENING - 1])
     own = given.get(symbol, Instrument())
     configured = "" if market.calendar == "auto" else market.calendar
     calendar = own.calendar or configured or raw.convention.calendar

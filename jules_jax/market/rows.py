@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jules_jax import config
-from jules_jax.errors import InputError
 from jules_jax.market import features, table
 from jules_jax.market.bars import Bars
 
@@ -32,8 +31,8 @@ EXACT_STEPS = 2**23
 """Most quantity steps in a full-size position: float32 holds their half-steps exactly."""
 
 DEEPEST_FALL = 256.0
-"""How far prices may fall from their first. The step is fixed for the history by its first price
-alone: by its lowest, it would tell of the future."""
+"""How far prices may fall from their first before sizes saturate. The step is fixed for the history
+by its first price alone: by its lowest, it would tell of the future."""
 
 
 class Terms(NamedTuple):
@@ -53,13 +52,8 @@ def terms(bars: Bars, instrument: Instrument | None, settings: config.Config) ->
     tick = (instrument and instrument.tick) or settings.market.tick or DEFAULT_TICK
     unit = (instrument and instrument.quantity_step) or settings.market.quantity_step
     unit = unit or DEFAULT_QUANTITY_STEP
-    first, lowest = float(bars.open[0]), float(np.min(np.asarray(bars.low)))
-    if lowest < first / DEEPEST_FALL:
-        raise InputError(
-            f"prices fall from {first:g} to {lowest:g}, expected no less than a {DEEPEST_FALL:g}th "
-            "of the first, so that quantities stay exact: begin the history later"
-        )
-    return Terms(tick, unit, exact_step(settings.account, unit, first / DEEPEST_FALL))
+    lowest = float(bars.open[0]) / DEEPEST_FALL
+    return Terms(tick, unit, exact_step(settings.account, unit, lowest))
 
 
 def exact_step(account: config.Account, unit: float, lowest_price: float) -> float:

@@ -89,7 +89,10 @@ def from_raw(raw: RawBars, market: config.Market, given: Mapping[str, Instrument
 
 
 def reports(market: config.Market) -> Iterator[Report]:
-    """What is to be said of each symbol of the files at `market.data`, for `data check`."""
+    """What is to be said of each symbol of the files at `market.data`, for `data check`.
+
+    Raises `InputError` after the report of a symbol that training would refuse.
+    """
     given = instruments.read(market.symbols)
     for found in readers.find(market.data, market):
         raw = readers.read_symbol(found, market)
@@ -97,6 +100,8 @@ def reports(market: config.Market) -> Iterator[Report]:
         summary = _summary(inspected.raw, placement, instrument)
         notes = (summary, *raw.notes, *_session_notes(placement, market, instrument.calendar))
         yield Report(inspected, placement, market.bar_seconds, notes)
+        kept = placement.index[placement.index >= 0]
+        _volume(inspected.raw, kept, instrument, placement.bars_per_session)  # may refuse
 
 
 def examine(
@@ -178,7 +183,7 @@ def _volume(
     found = "no column volume" if raw.volume is None else "volume is zero on every bar"
     if instrument.adv <= 0:
         raise InputError(
-            f"{name(raw)}: {found}, expected traded volumes or an average daily volume (--adv)."
+            f"{name(raw)}: {found}, expected traded volumes or an average daily volume (--market.adv)."
         )
     slot_volume = instrument.adv / bars_per_session
     return np.full(kept.size, slot_volume), [

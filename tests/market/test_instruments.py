@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.market.instruments import Instrument, read, resolve, unit_of
+from jules_jax.market.instruments import OPENING, Instrument, read, resolve, unit_of, unused
 from jules_jax.market.readers.raw import Convention, RawBars
 
 EQUITY = Convention("ohlcv")
@@ -167,3 +167,23 @@ def test_volumes_in_round_lots_do_not_make_a_step_and_nothing_traded_makes_none(
 def test_values_without_an_end_of_decimals_have_a_small_unit():
     assert 0 < unit_of(np.array([1 / 3, 2 / 7])) <= 1e-9
     assert 0 < unit_of(np.array([1e6 / 3])) <= 1e-7
+
+
+def test_terms_are_read_off_the_first_bars_alone():
+    """A history that begins at 40 cents and ends at $5 trades in its first tick throughout."""
+    early, late = np.full(OPENING, 0.41), np.full(4 * OPENING, 5.25)
+    prices = np.concatenate([early, late])
+    ascending = raw_of(prices, None, EQUITY)
+    newest_first = ascending.select(slice(None, None, -1))
+    for raw in (ascending, newest_first, ascending.select(slice(0, OPENING))):
+        assert resolve("ABC", raw, config.Market(), {}).tick == 0.0001
+    exact = raw_of(np.concatenate([early, late + 0.0001]), None, BINANCE)
+    assert resolve("ABC", exact, config.Market(), {}).tick == 0.01
+
+
+def test_a_symbol_of_the_file_that_nothing_has_is_told():
+    given_ = {"SPY": Instrument(), "SPYY": Instrument(), "ZZ": Instrument()}
+    assert unused("symbols.yaml", given_, ["SPY", "QQQ"]) == [
+        "symbols.yaml: SPYY is not among the symbols read, did you mean SPY?",
+        "symbols.yaml: ZZ is not among the symbols read",
+    ]

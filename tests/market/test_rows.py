@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jules_jax import config
-from jules_jax.errors import InputError
 from jules_jax.market import features, feed, rows, table
 from tests.market.recorded import make_source
 
@@ -82,6 +81,3 @@ def test_terms_do_not_know_how_far_prices_will_fall() -> None:
     assert rows.terms(later, one.instrument, SETTINGS) == rows.terms(
         one.bars, one.instrument, SETTINGS
     )
-    fallen[-1] = one.bars.open[0] / 300
-    with pytest.raises(InputError, match="begin the history later"):
-        rows.terms(later, one.instrument, SETTINGS)

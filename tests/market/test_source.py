@@ -124,7 +124,7 @@ def test_a_given_spread_serves_where_there_are_no_quotes():
 def test_a_source_without_volume_needs_an_average_daily_volume(volume: Any, said: str):
     raw = raw_of(GAPPED, volume=volume)
     with pytest.raises(
-        InputError, match=rf"^ABC\.csv: .*{said}.*, expected traded volumes or .*--adv"
+        InputError, match=rf"^ABC\.csv: .*{said}.*, expected traded volumes or .*--market.adv"
     ):
         source.from_raw(raw, MARKET, {})
     for market, given in (

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from jules_jax.env.record import StepRecord
 
 MONEY_TOLERANCE = 1e-6
-"""Of equity: for dollars, and for equity, its peak and trough and round trips; of 1: drawdown."""
+"""Of equity: for dollars; of itself: equity, its peak and trough, round trips; of 1: drawdown."""
 LEAST_EQUITY = 0.1
 """Of initial capital, for that purpose: what is left after a loss carries the loss's rounding."""
 LEVEL_TOLERANCE = 1e-5
@@ -79,8 +79,8 @@ def _differs(
     a, b = found[name].astype(np.float64), expected[name]
     tolerance: Any = LEVEL_TOLERANCE * abs(b) + FLUSHED
     money = MONEY_TOLERANCE * np.maximum(abs(expected["equity"]), LEAST_EQUITY)
-    if name in EQUITIES:
-        tolerance = money
+    if name in EQUITIES:  # a peak is an equity too, of a time when it was larger
+        tolerance = np.maximum(money, MONEY_TOLERANCE * abs(b))
     elif name in PRICES:  # costs can eat up most of a price, and more
         tolerance = LEVEL_TOLERANCE * np.maximum(abs(b), expected["reference_price"])
     elif name == "drawdown":

@@ -31,6 +31,8 @@ REWARD_CAPITAL = 50_000.0
 """Rewards are per this much initial capital, dollars."""
 EQUITY_GRID = 1024
 """Sizes are computed from equity in multiples of 1/1024 of initial capital."""
+MOST_STEPS = 2**23
+"""Quantity steps that no size exceeds."""
 TIE = 2.0**-20
 """Equities this close count as equal: a holder's returns to a level whenever the price does."""
 
@@ -555,13 +557,13 @@ def _drawdown_term(lanes: Lanes, params: Params) -> tuple[Array, Array]:
 def _floor_quotient(numerators: tuple[Any, ...], denominators: tuple[Any, ...]) -> Array:
     """Floor of a product over a product, exact for the numbers given, as int64 `[N]`.
 
-    Where the float64 quotient is too close to an integer to tell, rational arithmetic decides.
+    It stays from 0 to `MOST_STEPS`. Where the float64 quotient is too close to an integer to tell, rational arithmetic decides.
     """
     factors = np.broadcast_arrays(*numerators, *denominators)
     above, below = factors[: len(numerators)], factors[len(numerators) :]
     quotient = reduce(np.multiply, above) / reduce(np.multiply, below)
-    floor: Array = np.floor(quotient).astype(np.int64)
+    floor: Array = np.floor(np.clip(quotient, -1, 2.0**62)).astype(np.int64)
     for lane in np.flatnonzero(abs(quotient - np.rint(quotient)) <= 1e-14 * abs(quotient)):
         exact = [[Fraction(float(factor[lane])) for factor in side] for side in (above, below)]
         floor[lane] = math.prod(exact[0]) // math.prod(exact[1])
-    return floor
+    return np.clip(floor, 0, MOST_STEPS)
