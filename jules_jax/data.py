@@ -12,9 +12,10 @@ from jules_jax.config import Config
 
 def check(settings: Config, extras: Any) -> int:
     """Prints findings and the table of every symbol; writes the report that is asked for."""
-    from jules_jax.market import source
+    from jules_jax.market import source, storage
     from jules_jax.market.quality import report, session_table
 
+    storage.refuse_dataset(settings.market.data, "which was checked when it was built")
     reports = []
     for one in source.reports(settings.market):
         print(session_table.table([one.table], all_sessions=extras["all"]))
@@ -35,8 +36,7 @@ def build(settings: Config, extras: Any) -> int:
         raise errors.InputError("--out is missing, expected the directory of the new dataset")
     given = instruments.read(settings.market.symbols)
     manifest = storage.build(settings.market.data, extras["out"], settings.market, given=given)
-    for symbol in manifest.symbols:
-        print(symbol)
+    print(*manifest.symbols, sep="\n")
     print(f"wrote {extras['out']}; train on it with: --data {extras['out']}")
     return 0
 
@@ -70,7 +70,7 @@ def fit(settings: Config, extras: Any) -> int:
     from jules_jax.market import fit as fitting
 
     one = dataset.load(settings).one(extras["symbol"])
-    print(f"# The simulator as {one.symbol}, for --config\n{fitting.as_yaml(one.bars)}", end="")
+    print(f"# The simulator as {one.symbol}, for --config\n{fitting.as_yaml(one)}", end="")
     return 0
 
 
@@ -94,11 +94,9 @@ COMMANDS = {
     "stylised-facts": flags.Subcommand(
         stylised_facts,
         "Facts of simulated bars (--preset NAME) and, given PATH, of recorded ones.",
-        options={
-            "figure": "image file to draw them in",
-            "reference": "JSON file of further measured columns",
-        },
+        options={"figure": "image to draw them in", "reference": "JSON file of further columns"},
         needs_path=False,
+        preset="default",
     ),
     "fit": flags.Subcommand(
         fit,

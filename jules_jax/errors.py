@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,9 +12,20 @@ class InputError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command: bad input ends in its one sentence on stderr and exit status 2."""
+    """Runs a command: bad input ends in its one sentence on stderr and exit status 2.
+
+    A reader of stdout that stops early, such as `head`, ends it without a word and with status 141,
+    as SIGPIPE would.
+    """
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()  # here, where it can still be told that nobody reads
+    except BrokenPipeError:
+        # What is left in the buffer is flushed once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        raise SystemExit(141) from None
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

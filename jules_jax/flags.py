@@ -123,7 +123,8 @@ def parse(
 class Subcommand:
     """One of several things a command does, with its own flags, on bars at a path.
 
-    `run` takes the config and the flags, and returns the exit status.
+    `run` takes the config and the flags, and returns the exit status. `preset` is the simulator's,
+    where no other is given.
     """
 
     run: Callable[[Config, Mapping[str, Any]], int]
@@ -131,6 +132,7 @@ class Subcommand:
     switches: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     needs_path: bool = True
+    preset: str = ""
 
 
 def parse_subcommand(
@@ -149,9 +151,15 @@ def parse_subcommand(
         _print_and_exit("\n".join([usage, "", *listed, "", path]) + "\n")
     if name not in known:
         raise InputError(f"unknown command {name!r}, expected one of {', '.join(known)}")
-    command, layer = known[name], {}
+    command = known[name]
+    layer = {"simulator.preset": Setting(command.preset, "by default")} if command.preset else {}
     if words and not words[0].startswith("-"):
         layer["market.data"] = Setting(words.pop(0), SOURCE)
+        if words and not words[0].startswith("-"):
+            raise InputError(
+                f"unexpected {words[0]!r} after the path, expected flags (a glob needs quotes, as "
+                "in 'A*.zip', or the shell puts the names of the files in its place)"
+            )
     parsed = parse(
         words,
         program=f"{program} {name}",

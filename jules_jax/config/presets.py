@@ -22,19 +22,19 @@ _DEFAULT = _EASY | {
     "noise_bp": 8.0,
     "innovation_dof": 10.0,
     "mispricing_sd_bp": 0.0,
-    "reversion_strength": 0.010,
-    "momentum_strength": 0.020,
+    "reversion_strength": 0.014,
+    "momentum_strength": 0.012,
     "day_volatility_sd": 0.28,
     "hour_volatility_sd": 0.28,
     "minute_volatility_sd": 0.22,
     "jump_scale": 4.0,
-    "overnight_ratio": 0.58,
+    "overnight_ratio": 0.54,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "easy": _EASY,
     "null": _EASY | {"mispricing": "martingale"},
     "default": _DEFAULT,
-    "hard": _DEFAULT | {"reversion_strength": 0.006, "momentum_strength": 0.010},
+    "hard": _DEFAULT | {"reversion_strength": 0.009, "momentum_strength": 0.008},
     "stress": _DEFAULT | {"noise_bp": 14.0, "jumps_per_session": 0.5, "jump_scale": 6.0},
 }
 """Presets of the simulator: values that replace the defaults; a file or a flag overrides them.

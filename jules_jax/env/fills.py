@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jules_jax.config import Fills
+from jules_jax.env import twofloat
 from jules_jax.market.table import Row
 
 BP_PER_UNIT = 1e4
@@ -121,7 +122,7 @@ def trade_costs(
 ) -> Costs:
     """Costs of trading `quantity` signed shares from a net `position` of shares at `price`."""
     size = jnp.abs(quantity)
-    turnover = price * size
+    turnover = twofloat.product(price, size)  # what the large parts are rounded from, only once
     temporary_scale = (2 / 3) * price * fills.temporary_impact * market.sigma_bar
     temporary = (temporary_scale * market.expected_volume) * _power_3_2_rise(
         book.recent_volume / market.expected_volume, size / market.expected_volume
@@ -135,11 +136,11 @@ def trade_costs(
 
     sell_fee = jnp.where(quantity < 0, fills.sell_fee_bps, 0.0)
     return Costs(
-        spread=turnover * market.half_spread,
+        spread=twofloat.to_float(twofloat.times(turnover, market.half_spread)),
         temporary=temporary,
         transient=transient,
         permanent=kyle_lambda * quantity * (position + 0.5 * quantity),
-        fees=turnover * ((fills.fee_bps + sell_fee) / BP_PER_UNIT),
+        fees=twofloat.to_float(twofloat.times(turnover, (fills.fee_bps + sell_fee) / BP_PER_UNIT)),
     )
 
 

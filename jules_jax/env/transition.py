@@ -151,11 +151,9 @@ def _cap(
 
     shares = (direction * size).astype(jnp.float32) * row.quantity_step
     held = position.astype(jnp.float32) * row.quantity_step
-    cost = fills.trade_costs(
-        shares, held, row.open, market, book, state.kyle_lambda, params.fills
-    ).total()
+    costs = fills.trade_costs(shares, held, row.open, market, book, state.kyle_lambda, params.fills)
     gap = _price_pnl(position, row.open, row.previous_close, row.quantity_step)
-    change = twofloat.divide(twofloat.add(gap, -cost), params.account.initial_capital)
+    change = twofloat.divide(twofloat.less(gap, costs), params.account.initial_capital)
     equity = twofloat.plus(state.holding.equity, change)
     limit = accounts.largest_position(equity, row.open, row.quantity_step, params.account)
     adds = direction * jnp.sign(position) >= 0
@@ -251,7 +249,7 @@ class Settlement(NamedTuple):
 
 def _settle(state: EnvState, order: Order, done: Execution, params: EnvParams) -> Settlement:
     holding = state.holding
-    net_pnl = twofloat.add(done.price_pnl, -(done.costs.total() + done.borrow))
+    net_pnl = twofloat.less(done.price_pnl, (*done.costs, done.borrow))
     change = twofloat.divide(net_pnl, params.account.initial_capital)
     after_open = holding.position + order.quantity
     entry = accounts.average_entry(holding, order.quantity, after_open, done.fill_price)

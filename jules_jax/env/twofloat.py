@@ -9,6 +9,8 @@ bits by masking its mantissa, so that a compiler that contracts multiply-adds ch
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -70,6 +72,11 @@ def add(a: TwoFloat, b: jax.Array | float) -> TwoFloat:
     """`a + b` for a float32 `b`; a running sum by it is compensated."""
     main = _two_sum(a.high, jnp.asarray(b, jnp.float32))
     return _two_sum(main.high, main.low + a.low)
+
+
+def less(a: TwoFloat, parts: Iterable[jax.Array]) -> TwoFloat:
+    """`a` less float32 `parts`, one after the other, each compensated."""
+    return reduce(lambda rest, part: add(rest, -part), parts, a)
 
 
 def plus(a: TwoFloat, b: TwoFloat) -> TwoFloat:

@@ -1,9 +1,12 @@
 """Generations of recorded bars: a dataset that is too large for the device, a block at a time.
 
 The admissible starts of every symbol are cut into stretches. A generation is a block of stretches,
-the next of a permutation of them all; an epoch is one such permutation. As with simulated paths
-(`feed`), two generations are resident, the halves of one table, and all is a function of the key
-and the generation's number.
+dealt from a permutation of them all; an epoch is one such deal. As with simulated paths (`feed`),
+two generations are resident, the halves of one table, and all is a function of the key and the
+generation's number.
+
+Where starts are not equally likely, a stretch of much probability comes in several generations, and
+its shares of them add up, over an epoch, to that probability.
 """
 
 from __future__ import annotations
@@ -31,8 +34,19 @@ MOST_STRETCHES = 256
 LEAST_EPISODES = 8
 """A stretch is this many episodes long, where there is memory: 1/8 of its rows are in two."""
 
+DEALS = 4
+"""Entries of an epoch per stretch, where starts are not equally likely: room for copies."""
+
+FITTING_ROUNDS = 500
+"""Rounds of proportional fitting; some tens settle it, but where a generation is nearly forced."""
+
 GIB = 2**30
 ROW_BYTES = 4 * table.NUM_COLUMNS
+
+Float64 = NDArray[np.float64]
+
+Epoch = tuple[NDArray[np.int64], NDArray[np.int64], Float64]
+"""Stretch, generation and share of each entry of an epoch, `[E]`."""
 
 
 class SymbolRows(NamedTuple):
@@ -61,7 +75,9 @@ class DatasetFeed:
     """Generations of a dataset for one configuration; the interface of `feed.SimulatedFeed`.
 
     Every admissible start is in one stretch and every stretch in one generation of an epoch. Where
-    symbols are to be drawn more often than by length, their stretches come several times.
+    symbols are to be drawn more often than by length, their stretches come in several generations,
+    in each once. A generation's shares are such that an epoch keeps the proportions asked for; with
+    memory for a single stretch there is nothing to share, and copies alone approximate them.
 
     Raises:
       InputError: two generations of one episode each do not fit in `market.market_memory`, or
@@ -111,20 +127,42 @@ class DatasetFeed:
         )
 
     @cached_property
+    def _weighted(self) -> bool:
+        """Whether some starts are likelier: decided for all generations at once, as is compiled."""
+        return len({symbol.density for symbol in self.symbols}) > 1
+
+    @cached_property
+    def _mass(self) -> Float64:
+        """Probability of each stretch over an epoch: density times starts over their sum."""
+        mass = [self.symbols[place].density * starts for place, _, starts in self.stretches]
+        share: Float64 = np.asarray(mass) / np.sum(mass)
+        return share
+
+    @cached_property
     def _copies(self) -> NDArray[np.int64]:
-        """How often each stretch comes in an epoch; what that rounds off is left to the draw."""
-        relative = self._density / self._density.min()
-        copies: NDArray[np.int64] = np.rint(relative).astype(np.int64)
-        return copies
+        """Generations of an epoch that each stretch is in: at least one, as many as its mass asks.
+
+        Copies are in proportion to mass between 1 and all generations, and fill the epoch's slots.
+        """
+        most, room = self.generations_per_epoch, self.generations_per_epoch * self._room
+        low, high = 0.0, most / float(self._mass.min())
+        if not self._weighted:
+            return np.ones(len(self.stretches), np.int64)
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            fits = np.clip(np.rint(middle * self._mass), 1, most).sum() <= room
+            low, high = (middle, high) if fits else (low, middle)
+        return np.clip(np.rint(low * self._mass), 1, most).astype(np.int64)
 
     @property
-    def _density(self) -> NDArray[np.float64]:
-        return np.asarray([self.symbols[stretch.place].density for stretch in self.stretches])
+    def _room(self) -> int:
+        """Most stretches of one generation."""
+        return self._memory_rows // self.stretch_rows
 
     @property
     def generations_per_epoch(self) -> int:
         """Generations in which every stretch comes up."""
-        return -(-int(self._copies.sum()) // (self._memory_rows // self.stretch_rows))
+        return -(-len(self.stretches) * (DEALS if self._weighted else 1) // self._room)
 
     @property
     def slots(self) -> int:
@@ -148,11 +186,45 @@ class DatasetFeed:
 
     def block(self, key: jax.Array, g: int) -> list[int]:
         """The stretches of generation `g`, as indices; pure in (`key`, `g`)."""
+        return [int(index) for index in self._served(key, g)[0]]
+
+    def _served(self, key: jax.Array, g: int) -> tuple[NDArray[np.int64], Float64]:
+        """The stretches of generation `g` and their probabilities while it is the newer."""
         epoch, number = divmod(g, self.generations_per_epoch)
-        every = np.repeat(np.arange(len(self.stretches)), self._copies)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), len(every))
-        blocks = np.array_split(every[np.asarray(order)], self.generations_per_epoch)
-        return [int(index) for index in blocks[number]]
+        stretch, generation, share = self._epoch(key, epoch)
+        return stretch[generation == number], share[generation == number]
+
+    @cached_property
+    def _epochs(self) -> dict[tuple[bytes, int], Epoch]:
+        """The epoch dealt last, by key and number: all of its generations ask for it."""
+        return {}
+
+    def _epoch(self, key: jax.Array, epoch: int) -> Epoch:
+        """Deals an epoch: stretches by falling mass, each where there are fewest so far.
+
+        So generations hold equally many, and some of all kinds. Shares are then fitted to two
+        margins in turn (Deming & Stephan 1940): those of a generation add up to 1, those of a
+        stretch to its mass times the generations.
+        """
+        seed = np.asarray(jax.random.key_data(jax.random.fold_in(key, epoch)))
+        known = seed.tobytes(), epoch
+        if known not in self._epochs:
+            random = np.random.Generator(np.random.Philox(seed))
+            number = self.generations_per_epoch
+            wanted, chance = self._mass * number, random.random(len(self.stretches))
+            # what rounding does to lengths is no reason to come first
+            kind = np.rint(64 * np.log2(wanted)) if self._weighted else np.zeros(len(wanted))
+            order = np.lexsort((chance, -kind))
+            count, places = np.zeros(number, np.int64), []
+            for index in order:
+                place = np.lexsort((random.random(number), count))[: self._copies[index]]
+                count[place] += 1
+                places.append(place)
+            stretch, generation = np.repeat(order, self._copies[order]), np.concatenate(places)
+            share = _fitted(stretch, generation, wanted, self._copies)
+            self._epochs.clear()
+            self._epochs[known] = (stretch, generation, share)
+        return self._epochs[known]
 
     def resident(self, key: jax.Array, g: int) -> MarketData:
         """The market with generations `g` and `g` − 1 resident, episodes starting in `g`.
@@ -191,15 +263,35 @@ class DatasetFeed:
         # an empty slot has no start: its last one is before its first
         episodes = np.tile([0, offset, offset - 1], (self.slots, 1))
         density = np.ones(self.slots)
-        for slot, index in enumerate(self.block(key, g)):
+        for slot, (index, share) in enumerate(zip(*self._served(key, g), strict=True)):
             stretch = self.stretches[index]
             first = offset + slot * self.stretch_rows
             symbol = self.symbols[stretch.place]
             episodes[slot] = (symbol.number, first, first + stretch.starts - 1)
-            density[slot] = symbol.density / self._copies[index]
-        # decided for all generations at once, as it is compiled
-        weighted = len({symbol.density for symbol in self.symbols}) > 1
-        return feed.market_data(halves, episodes, self.bar_seconds, density if weighted else None)
+            density[slot] = share / stretch.starts
+        return feed.market_data(
+            halves, episodes, self.bar_seconds, density if self._weighted else None
+        )
+
+
+def _fitted(
+    stretch: NDArray[np.int64],
+    generation: NDArray[np.int64],
+    wanted: Float64,
+    copies: NDArray[np.int64],
+) -> Float64:
+    """Shares `[E]` of entries, of which every generation's are 1 and every stretch's as `wanted`.
+
+    Where both cannot be, every generation's are 1.
+    """
+    share: Float64 = (wanted / copies)[stretch]
+    for _ in range(FITTING_ROUNDS):
+        share = share * (wanted / np.bincount(stretch, share))[stretch]
+        total = np.bincount(generation, share)
+        share = share / total[generation]
+        if np.abs(total - 1.0).max() < 1e-6:
+            break
+    return share
 
 
 def _cut(starts: tuple[int, int], span: int) -> Sequence[tuple[int, int]]:

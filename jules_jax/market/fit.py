@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,30 @@ from jules_jax.errors import InputError
 from jules_jax.market.bars import Bars
 from jules_jax.market.simulator import BP, GAP_DOF
 
+if TYPE_CHECKING:
+    from jules_jax.market.source import Source
+
 Float64 = NDArray[np.float64]
 
 Bath = tuple[float, float, float, float]
 """Excess at the open, minutes in which it fades, and the same at the close."""
+
+FLAT: Bath = (0.0, 1.0, 0.0, 1.0)
 
 DEFAULTS = config.Simulator()
 HALF_LIVES = (DEFAULTS.hour_volatility_half_life, DEFAULTS.minute_volatility_half_life)
 
 FEWEST_SESSIONS = 5
 """Full sessions below which nothing is fitted."""
+
+FEWEST_SLOTS = 4
+"""Bars in a session below which nothing is fitted: one lag of returns and a shape need as many."""
+
+SHAPED = 24
+"""Bars in a session below which its shape stays flat: a bath has five numbers."""
+
+MOST_EXCESS = 20.0
+"""Largest excess at the open or close; opening minutes of shares are at 1 to 5."""
 
 FULL = 0.9
 """Least share of a session's slots that traded for it to count."""
@@ -66,7 +80,7 @@ def fit(bars: Bars, half_spread: float | None = None) -> dict[str, Any]:
         estimate of Roll (1984).
 
     Raises:
-      InputError: fewer than 5 sessions have nine tenths of their bars.
+      InputError: fewer than 5 sessions have nine tenths of their bars, or they have fewer than 4.
     """
     close, opening, volume = _by_session(bars)
     returns = np.diff(np.log(close), axis=1)
@@ -83,8 +97,10 @@ def fit(bars: Bars, half_spread: float | None = None) -> dict[str, Any]:
     components, square = _components(z), float(np.nanmean(z**2))
     noise = math.sqrt(max(square - 2.0 * bounce, 0.05 * square))
     dof = _degrees_of_freedom(z, components)
+    slots = int(close.shape[1])
     return {
-        "bars_per_session": int(close.shape[1]),
+        "bars_per_session": slots,
+        **_sessions(slots),
         "start_price": float(np.nanmedian(close)),
         "noise_bp": noise / BP,
         "spread_bps": 2.0 * math.sqrt(bounce) / BP,
@@ -99,13 +115,21 @@ def fit(bars: Bars, half_spread: float | None = None) -> dict[str, Any]:
     }
 
 
-def as_yaml(bars: Bars) -> str:
-    """The same as YAML, to six digits: a file for `--config`."""
+def as_yaml(one: Source) -> str:
+    """The same of a symbol as YAML, to six digits: a file for `--config`.
+
+    Its bars are as long, its ticks and quantities as small as the symbol's.
+    """
     import yaml
 
-    values = fit(bars)
+    values = fit(one.bars)
     rounded = {name: float(f"{v:.6g}") if isinstance(v, float) else v for name, v in values.items()}
-    return yaml.safe_dump({"simulator": rounded}, sort_keys=False)
+    market = {
+        "bar_seconds": one.bars.bar_seconds,
+        "tick": float(one.instrument.tick),
+        "quantity_step": float(one.instrument.quantity_step),
+    }
+    return yaml.safe_dump({"market": market, "simulator": rounded}, sort_keys=False)
 
 
 def _by_session(bars: Bars) -> tuple[Float64, Float64, Float64]:
@@ -116,6 +140,10 @@ def _by_session(bars: Bars) -> tuple[Float64, Float64, Float64]:
     traded = np.asarray(bars.valid) & (slot < bars.bars_per_session)
     for row, values in zip(table, (bars.close, bars.open, bars.volume), strict=True):
         row[session[traded], slot[traded]] = np.asarray(values, np.float64)[traded]
+    if bars.bars_per_session < FEWEST_SLOTS:
+        raise InputError(
+            f"fit: {bars.bars_per_session} bars in a session, expected at least {FEWEST_SLOTS}"
+        )
     full = np.isfinite(table[0]).mean(axis=1) >= FULL
     if full.sum() < FEWEST_SESSIONS:
         raise InputError(
@@ -124,6 +152,12 @@ def _by_session(bars: Bars) -> tuple[Float64, Float64, Float64]:
         )
     close, opening, volume = table[:, full]
     return close, opening, volume
+
+
+def _sessions(slots: int) -> dict[str, int]:
+    """More sessions in a path where they are short, so that it has as many bars as by default."""
+    enough = -(-DEFAULTS.sessions * DEFAULTS.bars_per_session // slots)
+    return {"sessions": enough} if enough > DEFAULTS.sessions else {}
 
 
 def _volatility_shape(returns: Float64, minute: Float64) -> Bath:
@@ -137,16 +171,20 @@ def _fit_bath(values: Float64, minute: Float64, last: float) -> Bath:
     """Excess and minutes at the open and at the close of the bath nearest to `values`.
 
     1 + a·exp(−m/b) + c·exp(−(last − m)/d), times a level: linear in it, a and c, so b and d are
-    tried; an excess is at least 0.
+    tried, from the length of a bar on; an excess is at least 0 and at most `MOST_EXCESS`. Flat for
+    fewer than `SHAPED` slots.
     """
     kept = np.isfinite(values)
+    if kept.sum() < SHAPED - 2:  # the auctions are left out
+        return FLAT
+    fades = FADES[minute[1] - minute[0] <= FADES]
     values, minute = values[kept], minute[kept]
-    best, bath = math.inf, (0.0, 1.0, 0.0, 1.0)
-    for opens, closes in itertools.product(FADES, FADES):
+    best, bath = math.inf, FLAT
+    for opens, closes in itertools.product(fades, fades):
         rise, fall = np.exp(-minute / opens), np.exp((minute - last) / closes)
         basis = np.stack([np.ones_like(rise), rise, fall], axis=1)
         level, *excess = np.linalg.lstsq(basis, values, rcond=None)[0]
-        high, low = (max(float(x / max(level, 1e-9)), 0.0) for x in excess)
+        high, low = (min(max(float(x / max(level, 1e-9)), 0.0), MOST_EXCESS) for x in excess)
         shape = 1.0 + high * rise + low * fall
         error = float(np.sum((values - shape * (shape @ values) / (shape @ shape)) ** 2))
         if error < best:
@@ -188,8 +226,11 @@ def _jumps(z: Float64) -> NDArray[np.bool_]:
     size, known = np.nan_to_num(np.abs(z)), np.isfinite(z)
     window = np.ones(2 * NEIGHBOURS + 1)
     window[NEIGHBOURS] = 0.0
-    total = np.stack([np.convolve(row, window, "same") for row in size])
-    count = np.stack([np.convolve(row, window, "same") for row in known.astype(float)])
+    # full and cut, as "same" is as long as the window where that is longer than a session
+    total, count = (
+        np.stack([np.convolve(row, window)[NEIGHBOURS:-NEIGHBOURS] for row in rows])
+        for rows in (size, known.astype(float))
+    )
     mean_normal = math.sqrt(2.0 / math.pi)
     local = total / np.maximum(count, 1.0) / mean_normal
     jumps: NDArray[np.bool_] = known & (size > JUMP * local) & (local > 0)

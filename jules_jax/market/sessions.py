@@ -25,7 +25,7 @@ CALENDARS = ("24/7", "24/5", "regular")
 """Calendars defined here; all other names are those of exchange_calendars."""
 
 SECOND = 1_000_000_000
-"""Nanoseconds."""
+"""Nanoseconds in a second."""
 
 MINUTE = 60 * SECOND
 DAY = 86_400
@@ -36,6 +36,10 @@ FX_CLOSE = 17 * 3600
 
 MARGIN = 10
 """Days of calendar looked up around the bars: more than the longest holidays of any exchange."""
+
+SUSPICIOUS = 0.03
+"""Share of bars beyond which those that do not fit the sessions hint at a wrong setting: feeds have
+stray bars on holidays and around the close, but fewer."""
 
 
 class SlotError(InputError):
@@ -158,7 +162,7 @@ def arrange(
         session_open=session_open,
         session_close=session_close,
     )
-    hours = _extend(hours, before_open_minutes * MINUTE, after_close_minutes * MINUTE)
+    hours = extend(hours, before_open_minutes * MINUTE, after_close_minutes * MINUTE)
     return _place(times, hours, calendar, bar_seconds * SECOND)
 
 
@@ -210,6 +214,40 @@ def _place(times: Int64, hours: Hours, calendar: str, step: int) -> Placement:
         unaligned=int((into % step != 0).sum()),
         spacing=int(np.gcd.reduce(steps)) if steps.size else 1,
     )
+
+
+def suspicions(placement: Placement) -> list[str]:
+    """What to doubt where more than `SUSPICIOUS` of all bars do not fit the sessions.
+
+    One sentence each, without its full stop, for bars on closed days, outside the hours of a
+    session, and (of those inside) off the grid of slots.
+    """
+    outside = placement.before_open + placement.after_close + placement.in_break
+    placed = int((placement.index >= 0).sum())
+    total = placed + outside + placement.closed_days
+    found = []
+    for count, of, text in (
+        (
+            placement.closed_days,
+            total,
+            "are on days without a session and dropped: is market.calendar right?",
+        ),
+        (
+            outside,
+            total,
+            "are outside the hours of their session and dropped: are market.calendar, "
+            "market.timezone, market.before_open_minutes and market.after_close_minutes right?",
+        ),
+        (
+            placement.unaligned,
+            placed,
+            "begin inside a slot, as if bars were not cut from the session's open: are "
+            "market.bar_seconds, market.bar_label and market.calendar right?",
+        ),
+    ):
+        if count > SUSPICIOUS * of:
+            found.append(f"{count:,} of {of:,} bars ({count / of:.0%}) {text}")
+    return found
 
 
 def _ranges(low: Int64, high: Int64) -> tuple[Int64, Int64]:
@@ -347,7 +385,7 @@ def _nanoseconds(stamps: pd.DatetimeIndex | pd.Series[pd.Timestamp]) -> Int64:
     return pd.DatetimeIndex(stamps).as_unit("ns").asi8
 
 
-def _extend(hours: Hours, before: int, after: int) -> Hours:
+def extend(hours: Hours, before: int, after: int) -> Hours:
     """Hours that begin and end so many nanoseconds earlier and later, without overlaps."""
     close = hours.close + after
     close[:-1] = np.minimum(close[:-1], hours.open[1:])

@@ -102,6 +102,13 @@ def is_dataset(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
+def refuse_dataset(path: str | Path, why: str) -> None:
+    """Raises `InputError` where `path` is a built dataset; `why` says that this is of no use."""
+    if is_dataset(path):
+        notes = f"its notes are in {MANIFEST}"
+        raise InputError(f"{path}: is a built dataset, {why} ({notes}), expected files of bars")
+
+
 def build(
     path: str,
     out: str | Path,
@@ -123,8 +130,7 @@ def build(
       InputError: the files cannot be read or are not sound, or `out` is something else. Nothing is
         left behind.
     """
-    if is_dataset(path):
-        raise InputError(f"{path}: already a built dataset, expected files of bars")
+    refuse_dataset(path, "which needs no building")
     out = Path(out)
     _require_replaceable(out)
     found = readers.find(path, market)

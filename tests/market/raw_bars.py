@@ -18,7 +18,10 @@ def local(text: str, zone: str = "America/New_York") -> int:
 
 
 def rows(prices, times, volume=None, *, convention=EQUITY, name="ABC.csv", **columns) -> RawBars:
-    """Rows `[B]`, one file, lines from 2; `prices` is `[B, 4]`: open, high, low, close."""
+    """Rows `[B]`, one file, lines from 2; `prices` is `[B, 4]`: open, high, low, close.
+
+    Stamps were read in the convention's zone; those of a convention in UTC are exact.
+    """
     prices = np.array(prices, float)
     size = len(prices)
     return RawBars(
@@ -32,6 +35,7 @@ def rows(prices, times, volume=None, *, convention=EQUITY, name="ABC.csv", **col
         signed_volume=columns.get("signed_volume"),
         half_spread=columns.get("half_spread"),
         convention=convention,
+        naive_in=convention.timezone if convention.timezone != "UTC" else "",
     )
 
 

@@ -120,24 +120,64 @@ def test_every_row_an_episode_reads_is_the_next_of_its_own_symbol() -> None:
     assert read > 500
 
 
-def test_symbols_that_are_drawn_more_often_come_several_times_and_exactly_in_proportion() -> None:
-    densities = (1.0, 7.4, 1.6)
-    weighted = DatasetFeed(
-        tuple(one._replace(density=d) for one, d in zip(SYMBOLS, densities, strict=True)),
+def probabilities(feed: DatasetFeed) -> dict[int, float]:
+    """How likely each symbol is at a draw of the first epoch, its generations lasting alike."""
+    drawn: Counter[int] = Counter()
+    for g in range(feed.generations_per_epoch):
+        data = feed.resident(KEY, g)
+        shares = np.diff(np.asarray(data.shares), prepend=0) / table.TICKETS
+        assert data.shares is not None and data.shares[-1] == table.TICKETS
+        for (number, *_), share in zip(np.asarray(data.episodes), shares, strict=True):
+            drawn[int(number)] += share / feed.generations_per_epoch
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("starts", "weights"),
+    [
+        ((2900, 150, 1600), (2900.0, 1110.0, 2560.0)),
+        ((20_000, 200), (1.0, 1.0)),  # equal, of very unequal lengths
+        ((20_000, 100), (1.0, 1.0)),
+        ((20_000, 20), (1.0, 1.0)),
+        ((5000, 5000), (1.0, 1e-4)),  # long, and all but never wanted
+        ((5000, 3000, 50), (1e-3, 1.0, 5.0)),
+        ((700,) * 12, tuple(range(1, 13))),
+    ],
+)
+def test_an_epoch_draws_symbols_in_the_proportions_asked_for(
+    starts: tuple[int, ...], weights: tuple[float, ...]
+) -> None:
+    feed = DatasetFeed(
+        tuple(
+            symbol(number, count + STEPS, 0, weight / count)
+            for number, (count, weight) in enumerate(zip(starts, weights, strict=True))
+        ),
         SETTINGS,
         60,
     )
-    drawn: Counter[int] = Counter()
+    drawn = probabilities(feed)
+    found = np.asarray([drawn[number] for number in range(len(starts))])
+    np.testing.assert_allclose(found, np.asarray(weights) / sum(weights), rtol=2e-3)
+
+
+def test_a_symbol_of_little_weight_does_not_make_epochs_longer() -> None:
+    epochs = [
+        DatasetFeed(
+            (symbol(0, 3000, 50), symbol(1, 3000, 50, weight)), SETTINGS, 60
+        ).generations_per_epoch
+        for weight in (0.5, 1e-9)
+    ]
+    assert epochs[0] == epochs[1] < 40
+
+
+def test_every_start_comes_up_in_a_weighted_epoch_and_no_generation_holds_it_twice() -> None:
+    weighted = DatasetFeed((symbol(0, 3000, 50), symbol(1, 160, 50, 40.0)), SETTINGS, 60)
+    seen = set()
     for g in range(weighted.generations_per_epoch):
-        data = weighted.resident(KEY, g)
-        shares = np.diff(np.asarray(data.shares), prepend=0) / table.TICKETS
-        assert data.shares[-1] == table.TICKETS
-        for (number, *_), share in zip(np.asarray(data.episodes), shares, strict=True):
-            drawn[int(number)] += share
-    lengths = [one.starts[1] - one.starts[0] + 1 for one in SYMBOLS]
-    expected = np.multiply(densities, lengths)
-    found = np.asarray([drawn[one.number] for one in SYMBOLS])
-    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=0.1)
+        block = weighted.block(KEY, g)
+        assert len(block) == len(set(block)) <= weighted.slots <= 3
+        seen |= set(block)
+    assert seen == set(range(len(weighted.stretches)))
 
 
 def test_refreshes_too_soon_and_too_little_memory_are_refused() -> None:

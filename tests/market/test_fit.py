@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from jules_jax import config
+from jules_jax import config, flags
 from jules_jax.errors import InputError
 from jules_jax.market import simulator
 from jules_jax.market.bars import Bars
-from jules_jax.market.fit import fit, mean_absolute_t
+from jules_jax.market.feed import SimulatedFeed
+from jules_jax.market.fit import MOST_EXCESS, as_yaml, fit, mean_absolute_t
+from tests.market.recorded import make_source
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 HALF_SPREAD = 3e-5
@@ -113,6 +115,74 @@ def test_too_few_full_sessions_are_refused(simulated) -> None:
     few = jax.tree.map(lambda x: x[: 4 * 390], simulated)
     with pytest.raises(InputError, match="4 full sessions found, expected at least 5"):
         fit(few)
+
+
+def of_length(bars: Bars, count: int) -> Bars:
+    """Bars of `count` minutes from whole sessions of minute bars."""
+    slots = bars.bars_per_session // count
+    grid = {
+        name: np.asarray(getattr(bars, name)).reshape(-1, 390)[:, : slots * count]
+        for name in ("open", "close", "volume", "session")
+    }
+    parts = {name: column.reshape(-1, slots, count) for name, column in grid.items()}
+    slot = np.tile(np.arange(slots), len(parts["open"]))
+    close = parts["close"][:, :, -1].reshape(-1)
+    return replace(
+        bars,
+        open=parts["open"][:, :, 0].reshape(-1),
+        high=close,
+        low=close,
+        close=close,
+        volume=parts["volume"].sum(axis=2).reshape(-1),
+        session=parts["session"][:, :, 0].reshape(-1),
+        bar_of_session=slot,
+        minute=slot * count,
+        session_length=np.full(slot.shape, 390),
+        valid=np.ones(slot.shape, bool),
+        half_spread=None,
+        bar_seconds=60 * count,
+        bars_per_session=slots,
+    )
+
+
+@pytest.mark.parametrize("minutes", [5, 15, 30, 60, 78])
+def test_longer_bars_are_fitted_to_a_section_that_simulates_finite_prices(
+    simulated: Bars, minutes: int
+) -> None:
+    """Noise grows as the root of the bar's length; what few slots cannot tell stays moderate."""
+    found = fit(of_length(simulated, minutes))
+    section = config.load({"simulator": found}).simulator
+    assert found["noise_bp"] == pytest.approx(3.1 * np.sqrt(minutes), rel=0.3)
+    assert found["bars_per_session"] == 390 // minutes
+    for name in ("open_volume", "close_volume", "open_volatility", "close_volatility"):
+        assert 0 <= found[name] < MOST_EXCESS, name
+    assert 0.1 < found["first_bar_volume"] < 10 and 0.1 < found["last_bar_volume"] < 10
+    prices = np.asarray(host_bars(replace(section, sessions=20)).close)
+    assert np.isfinite(prices).all() and (prices > 0).all()
+
+
+def test_sessions_of_too_few_bars_are_refused(simulated: Bars) -> None:
+    with pytest.raises(InputError, match="fit: 3 bars in a session, expected at least 4"):
+        fit(of_length(simulated, 130))
+
+
+@pytest.mark.parametrize("seconds", [60, 3600])
+def test_what_is_printed_makes_the_market_of_the_file_and_has_room_for_episodes(
+    tmp_path: Path, seconds: int
+) -> None:
+    slots = 23_400 // seconds
+    one = make_source(
+        sessions=30, slots=slots, bar_seconds=seconds, tick=0.05, quantity_step=1e-4, price=2.0
+    )
+    (tmp_path / "fit.yaml").write_text(as_yaml(one))
+    settings = flags.parse(
+        ["--config", str(tmp_path / "fit.yaml")], program="train", summary=""
+    ).config
+    assert settings.market.bar_seconds == seconds
+    assert (settings.market.tick, settings.market.quantity_step) == (0.05, 1e-4)
+    assert settings.simulator.bars_per_session == slots
+    first, last = SimulatedFeed(settings).starts
+    assert last > first
 
 
 @pytest.mark.parametrize("dof", [3.5, 8.0, 40.0])

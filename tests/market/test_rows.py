@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jules_jax import config
+from jules_jax.errors import InputError
 from jules_jax.market import features, feed, rows, table
 from tests.market.recorded import make_source
 

@@ -364,3 +364,25 @@ def test_a_clock_time_that_is_none_is_refused_with_its_key(text: str):
 def test_clock_times_are_seconds_after_midnight():
     assert clock_seconds("09:30", "k") == 34_200
     assert clock_seconds("24:00", "k") == sessions.DAY
+
+
+def test_large_losses_are_doubted_and_stray_bars_are_not():
+    week = span("2025-12-01 00:00", "2025-12-07 23:59", seconds=300)  # Monday to Sunday
+    always = arrange(week, calendar="XNYS", bar_seconds=300)
+    closed, outside = sessions.suspicions(always)
+    assert "576 of 2,016 bars (29%) are on days without a session" in closed  # two days of 288
+    assert "1,050 of 2,016 bars (52%) are outside the hours" in outside  # five of 288 - 78
+    regular = span("2025-12-01 09:30", "2025-12-01 15:59")
+    stray = np.concatenate([regular, stamps("2025-12-01 16:00", "2025-12-06 10:00")])
+    assert sessions.suspicions(arrange(stray, calendar="XNYS", bar_seconds=60)) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds", "bar_seconds", "count"),
+    # Clock hours of an open at 9:30; minutes taken for bars of 45 s, of which each third fits.
+    [("2025-12-01 10:00", 3600, 3600, "6 of 6"), ("2025-12-01 09:30", 60, 45, "260 of 390")],
+)
+def test_bars_off_the_grid_of_slots_are_doubted(first, seconds, bar_seconds, count):
+    times = span(first, "2025-12-01 15:59", seconds=seconds)
+    (doubt,) = sessions.suspicions(arrange(times, calendar="XNYS", bar_seconds=bar_seconds))
+    assert f"{count} bars" in doubt and "market.bar_seconds" in doubt

@@ -123,7 +123,7 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(monkeypatch, tmp_path
 
 def test_a_dataset_is_not_built_from_a_dataset(monkeypatch, tmp_path: Path) -> None:
     build(monkeypatch, tmp_path / "set", [SPY])
-    with pytest.raises(InputError, match="already a built dataset"):
+    with pytest.raises(InputError, match="a built dataset, which needs no building"):
         storage.build(str(tmp_path / "set"), tmp_path / "other", MARKET)
 
 

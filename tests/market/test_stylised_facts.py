@@ -12,10 +12,11 @@ import pytest
 from scipy import stats
 from statsmodels.tsa.stattools import acf as statsmodels_acf
 
+from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.market import stylised_facts
 from jules_jax.market.bars import Bars
-from jules_jax.market.stylised_facts import measures
+from jules_jax.market.stylised_facts import distances, measures, samples
 from jules_jax.market.stylised_facts.report import read_reference
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -218,6 +219,67 @@ def test_a_report_shows_facts_references_and_verdicts(student, tmp_path):
         stylised_facts.report({"null": student}, reference=path)
     with pytest.raises(InputError, match="cannot read"):
         read_reference(tmp_path / "absent.json")
+
+
+def test_one_night_of_panic_does_not_move_the_median_over_years(noise):
+    rng = np.random.default_rng(7)
+    years = []
+    for year in range(5):
+        gaps = rng.normal(0, 1e-3, 60)
+        gaps[30] = 0.5 if year == 3 else gaps[30]
+        close = (
+            walk(noise.reshape(60, SLOTS) + 0).reshape(60, SLOTS) * np.exp(gaps.cumsum())[:, None]
+        )
+        opens = np.concatenate([close[:, :1], close[:, :-1]], axis=1)
+        years.append(stylised_facts.measure(bars_of(close.ravel(), opens.ravel())))
+    shares = [year.overnight_share for year in years]
+    middle = measures.median(years)
+    assert middle.overnight_share == sorted(shares)[2] < 0.5 < shares[3]
+    assert (middle.paths, middle.sessions) == (5, 60)
+    np.testing.assert_allclose(middle.acf_size, years[0].acf_size, atol=1e-9)
+    assert "median of 5 paths of 60 sessions" in stylised_facts.report({"x": middle})
+
+
+def test_paths_of_a_preset_are_measured_one_by_one(monkeypatch):
+    monkeypatch.setattr(samples, "SESSIONS", 6)
+    settings = config.load({"simulator.preset": "null"})
+    measured, _ = stylised_facts.of_config(settings)
+    bars = samples.sample(settings.simulator, 60, settings.seed)
+    assert bars.close.shape == (samples.PATHS, 6 * SLOTS)
+    sds = [
+        np.log(close.reshape(-1, SLOTS)[:, -1] / opens.reshape(-1, SLOTS)[:, 0]).std()
+        for close, opens in zip(np.float64(bars.close), np.float64(bars.open), strict=True)
+    ]
+    assert measured["null"].open_to_close_sd == pytest.approx(np.median(sds), rel=1e-6)
+    assert measured["null"].paths == samples.PATHS >= 5
+
+
+def test_distances_are_those_of_scipy():
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=400), rng.standard_t(3, 400).round(1)
+    assert distances.kolmogorov_smirnov(x, y) == pytest.approx(stats.ks_2samp(x, y).statistic)
+    assert distances.wasserstein(x, y) == pytest.approx(stats.wasserstein_distance(x, y))
+
+
+def test_scores_stand_for_all_returns(noise, student):
+    z = (noise - noise.mean()) / noise.std()
+    other = np.random.default_rng(9).normal(size=20_000)
+    for measure, oracle in (
+        (distances.kolmogorov_smirnov, lambda x, y: stats.ks_2samp(x, y).statistic),
+        (distances.wasserstein, stats.wasserstein_distance),
+    ):
+        scores = np.quantile(other, (np.arange(measures.SCORES) + 0.5) / measures.SCORES)
+        assert measure(student.scores, scores) == pytest.approx(oracle(z, other), abs=2e-3)
+        assert measure(*student.scores_of_halves) < 0.3 * oracle(z, other)
+
+
+def test_a_report_sets_paths_beside_recorded_symbols(noise, student):
+    wild = stylised_facts.measure(bars_of(walk(noise * np.repeat([1, 9], noise.size // 2))))
+    text = stylised_facts.report({"null": student, "SPY": wild}, half_spreads={"null": 0.0})
+    row = next(line for line in text.splitlines() if line.startswith("null to SPY"))
+    ks, yardstick, _, _ = map(float, row.split()[3:])
+    assert ks > 0.1 > 0.05 > yardstick
+    assert "null to" not in stylised_facts.report({"null": student}, half_spreads={"null": 0.0})
 
 
 def test_reference_names_are_rows_of_the_table(student):

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from jules_jax import config
 from jules_jax.market.quality.findings import Finding
-from jules_jax.market.quality.trading_hours import DAY, SECOND, TradingHours
+from jules_jax.market.quality.trading_hours import DAY, TradingHours
 from jules_jax.market.readers.raw import Float64, Int64, RawBars
+from jules_jax.market.sessions import SECOND
 
 FEWEST_SESSIONS = 3
 """Fewer openings than these prove nothing."""
@@ -30,6 +31,7 @@ ZONE_SHARE = 0.7
 ZONE_EDGE = 0.5
 """The least edge at the open by which another zone is believed."""
 ZONE_WINDOW = 900 * SECOND
+"""Activity so long after an open is compared with that before: longer bars tell nothing."""
 BREAK = 1800 * SECOND
 """Bars further apart are taken for the end of one session and the start of another."""
 ROUND = 900
@@ -80,9 +82,9 @@ def _time_zone(
 ) -> list[Finding]:
     """A warning where the open would be a burst if the times were read in another zone."""
     opens = hours.opens[_has_bars(raw.time, hours.opens, DAY // 2)]
-    if opens.size < FEWEST_SESSIONS:
+    if opens.size < FEWEST_SESSIONS or market.bar_seconds * SECOND > ZONE_WINDOW:
         return []
-    present = market.timezone or raw.convention.timezone
+    present = raw.naive_in or "UTC"
     total = np.concatenate([[0.0], np.cumsum(weight)])
     slots = ZONE_WINDOW / (market.bar_seconds * SECOND)
 
@@ -98,6 +100,14 @@ def _time_zone(
     best = max(ZONES, key=lambda zone: edges[zone])
     if edges[best] < ZONE_EDGE or now > ZONE_SHARE * edges[best]:
         return []
+    # Naive times that market.timezone says are UTC look like exact ones in `raw`.
+    if not raw.naive_in and market.timezone != "UTC":
+        return _warning(
+            "time zone",
+            opens.size,
+            "trading does not start at the calendar's open though times are exact (they have an "
+            "offset, or count from 1970): set market.calendar to the one of this market",
+        )
     return _warning(
         "time zone",
         opens.size,

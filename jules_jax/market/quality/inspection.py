@@ -19,7 +19,8 @@ from jules_jax.market.quality import split_jumps
 from jules_jax.market.quality.clock_suspicion import odd_clock
 from jules_jax.market.quality.findings import Finding, at_rows
 from jules_jax.market.quality.suspicion import odd_bars
-from jules_jax.market.quality.trading_hours import SECOND, trading_hours
+from jules_jax.market.quality.trading_hours import starts, trading_hours
+from jules_jax.market.readers.layout import PRICES
 from jules_jax.market.readers.raw import RawBars
 
 KINDS = (
@@ -49,7 +50,6 @@ SWAPPED = 0.10
 EARLIEST, LATEST = (pd.Timestamp(f"{year}-01-01").value for year in (1900, 2200))
 """Bounds of a sane time, in nanoseconds since 1970."""
 
-PRICES = ("open", "high", "low", "close")
 Mask = NDArray[np.bool_]
 
 
@@ -85,8 +85,8 @@ def inspect(raw: RawBars, market: config.Market) -> Inspected:
     """
     _require_bars(raw)
     _require_times(raw)
-    unit = market.bar_seconds * SECOND if market.bar_label == "end" else 0
-    raw = replace(raw, time=raw.time - unit)
+    if market.bar_label == "end":
+        raw = replace(raw, time=starts(raw.time, market, raw.convention))
     raw, blank = _without_blank_volume(raw)
     raw, dropped = _drop_unsound(raw)
     raw, ordered = _in_order(raw)
@@ -148,6 +148,11 @@ def _drop_unsound(raw: RawBars) -> tuple[RawBars, list[Finding]]:
     def volume_of(row: int) -> str:
         return f"volume is {_number(volume[row])}, expected at least 0"
 
+    no_number = [
+        "blank, infinite" if np.isinf(all_).any() else "blank"
+        for all_ in ([*prices.values()], volume)
+    ]
+
     def range_of(row: int) -> str:
         return (
             f"high {raw.high[row]:g} is below low {raw.low[row]:g}, expected at least that "
@@ -156,8 +161,8 @@ def _drop_unsound(raw: RawBars) -> tuple[RawBars, list[Finding]]:
 
     findings = []
     for kind, bad, describe, detail in (
-        ("bad price", bad_price, price_of, "a price that is blank or not positive"),
-        ("bad volume", bad_volume, volume_of, "a volume that is blank or negative"),
+        ("bad price", bad_price, price_of, f"a price that is {no_number[0]} or not positive"),
+        ("bad volume", bad_volume, volume_of, f"a volume that is {no_number[1]} or negative"),
         ("high below low", swapped, range_of, "a high below the low"),
     ):
         rows = np.flatnonzero(bad)

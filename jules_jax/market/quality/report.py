@@ -16,8 +16,7 @@ import pandas as pd
 from jules_jax.errors import InputError
 from jules_jax.market.quality import session_table
 from jules_jax.market.quality.inspection import Inspected
-from jules_jax.market.quality.trading_hours import SECOND
-from jules_jax.market.sessions import Placement
+from jules_jax.market.sessions import SECOND, Placement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

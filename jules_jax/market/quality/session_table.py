@@ -10,8 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jules_jax.market.quality.inspection import Inspected
-from jules_jax.market.quality.trading_hours import SECOND
-from jules_jax.market.sessions import Placement
+from jules_jax.market.sessions import SECOND, Placement
 
 COLUMNS = {
     "duplicate": "copies",

@@ -1,4 +1,7 @@
-"""Generic OHLCV: a header that names a time, open, high, low, close and maybe volume, any order."""
+"""Generic OHLCV: a header with a time, open, high, low, close and maybe volume, in any order.
+
+What has no standard name is told by its words or, a time, by its values (`layout.named`).
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jules_jax import config
 from jules_jax.errors import InputError
@@ -20,7 +19,13 @@ from jules_jax.market.readers.formats import recognise
 from jules_jax.market.readers.layout import PRICES, Format, Layout
 from jules_jax.market.readers.notes import Note, sentences
 from jules_jax.market.readers.raw import Float64, RawBars
-from jules_jax.market.readers.symbols import SymbolFiles, filled_symbols, head_of, symbols
+from jules_jax.market.readers.symbols import (
+    MOST_BYTES,
+    SymbolFiles,
+    by_symbol,
+    head_of,
+    symbols,
+)
 from jules_jax.market.readers.table import Head, Table
 
 
@@ -36,11 +41,12 @@ def read_symbol(found: SymbolFiles, market: config.Market) -> RawBars:
     notes: list[Note] = []
     for file in found.files:
         for part in parts(file):
-            head = head_of(part)
-            form, layout = recognise(head, market.format)
-            if layout.symbol is None and found.symbol not in symbols(part, head, layout):
+            opened = _open(part, found, market)
+            if opened is None:
                 continue  # another member of the same zip
-            bars, new = _read_part(part, head, form, layout, found.symbol, market)
+            head, form, layout, table = opened
+            notes += table.notes
+            bars, new = _bars(part, head, form, layout, table, found.symbol, market)
             notes += new
             if bars.time.size:
                 (pieces if "open" in layout.numbers else quotes).append(bars)
@@ -54,21 +60,53 @@ def read_symbol(found: SymbolFiles, market: config.Market) -> RawBars:
     return replace(bars, notes=tuple(dict.fromkeys((*bars.notes, *told))))
 
 
-def _read_part(
-    part: Part, head: Head, form: Format, layout: Layout, symbol: str, market: config.Market
-) -> tuple[RawBars, list[Note]]:
-    """The rows of one symbol in one file, and notes about the file."""
+def _open(
+    part: Part, found: SymbolFiles, market: config.Market
+) -> tuple[Head, Format, Layout, Table] | None:
+    """The rows of one symbol in one file; None where the file is of another.
+
+    A file of several symbols is parsed and split once for all of them, within `MOST_BYTES`.
+    """
+    kept = found.split.kept.get(part.name)
+    if kept is not None:
+        head, form, layout, tables = kept
+        return (head, form, layout, tables[found.symbol]) if found.symbol in tables else None
+    head = head_of(part)
+    form, layout = recognise(head, market.format)
+    if layout.symbol is None:
+        if found.symbol not in symbols(part, head, layout):
+            return None
+        return head, form, layout, _parse(part, head, layout)
+    table = _parse(part, head, layout)
+    tables = by_symbol(table, layout.symbol)
+    size = table.line.nbytes + sum(column.nbytes for column in table.columns.values())
+    if len(tables) > 1 and found.split.bytes + size <= MOST_BYTES:
+        found.split.kept[part.name] = (head, form, layout, tables)
+        found.split.bytes += size
+    return (head, form, layout, tables[found.symbol]) if found.symbol in tables else None
+
+
+def _parse(part: Part, head: Head, layout: Layout) -> Table:
+    """All rows of a file."""
     types: dict[int, Any] = dict.fromkeys(layout.numbers.values(), pa.float64())
     types |= dict.fromkeys(layout.time, pa.string() if len(layout.time) == 2 else None)
     if layout.symbol is not None:
         types[layout.symbol] = pa.string()
     if is_parquet(part):
-        table = parquet.read(head, types)
-    else:
-        table = text.read(head, read_bytes(part), types)
-    notes = [*table.notes]
-    if layout.symbol is not None:
-        table = _only(table, pc.equal(filled_symbols(table, layout.symbol), symbol))
+        return parquet.read(head, types)
+    return text.read(head, read_bytes(part), types)
+
+
+def _bars(
+    part: Part,
+    head: Head,
+    form: Format,
+    layout: Layout,
+    table: Table,
+    symbol: str,
+    market: config.Market,
+) -> tuple[RawBars, list[Note]]:
+    """A symbol's rows of one file as bars, and what was assumed about their times."""
     zone = "UTC" if layout.utc else market.timezone or form.convention.timezone
     time, naive_in, assumed = times.utc(table, layout.time, zone=zone, date=layout.date)
     numbers = {role: _numbers(table, at) for role, at in layout.numbers.items()}
@@ -87,12 +125,7 @@ def _read_part(
         naive_in=naive_in if naive_in != "UTC" else "",
         notes=layout.notes,
     )
-    return form.finish(bars, numbers, head), notes + assumed
-
-
-def _only(table: Table, rows: Any) -> Table:
-    columns = {at: column.filter(rows) for at, column in table.columns.items()}
-    return replace(table, columns=columns, line=table.line[rows.to_numpy()])
+    return form.finish(bars, numbers, head), assumed
 
 
 def _numbers(table: Table, position: int) -> Float64:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,11 +18,14 @@ from jules_jax.market.readers import parquet, text
 from jules_jax.market.readers.containers import HEAD_BYTES, Part, is_parquet, parts
 from jules_jax.market.readers.containers import read as read_bytes
 from jules_jax.market.readers.formats import recognise
-from jules_jax.market.readers.layout import Layout
+from jules_jax.market.readers.layout import Format, Layout
 from jules_jax.market.readers.table import Head, Table
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".gz", ".zip", ".zst", ".parquet", ".pq")
 """Names of files that are looked into in a folder."""
+
+MOST_BYTES = 2**30
+"""Parsed rows of files of several symbols that are kept while symbols are read, in bytes."""
 
 _LENGTH = r"(?:\d+ ?(?:s|sec|m|min|mins|minute|minutes|h|hour|hours|d)|[MH]\d+|minute|hour)"
 _DATE = r"(?:19|20)\d\d(?:[-_]?\d\d)*"
@@ -32,13 +36,30 @@ _HISTDATA = re.compile(r"DAT_[A-Z]+_([A-Z0-9]+)_", re.IGNORECASE)
 _MT4 = re.compile(r"([A-Z]{6})(?:1|5|15|30|60|M1|M5|M15|M30|H1)")
 
 
+@dataclass
+class Split:
+    """Files of several symbols, each parsed once and split by symbol, up to `MOST_BYTES`.
+
+    Symbols are read one after the other, all files for each: of what is beyond the bytes nothing
+    would be met again before it is dropped, so the first files are kept, and the others are parsed
+    for every symbol.
+    """
+
+    kept: dict[str, tuple[Head, Format, Layout, dict[str, Table]]] = field(default_factory=dict)
+    bytes: int = 0
+
+
 @dataclass(frozen=True)
 class SymbolFiles:
-    """The files that hold a symbol, all of one format; no row of them has been read."""
+    """The files that hold a symbol, all of one format; no row of them has been read.
+
+    split: what symbols of the same files share while they are read.
+    """
 
     symbol: str
     files: tuple[Path, ...]
     format: str
+    split: Split = field(default_factory=Split, repr=False, compare=False)
 
 
 def find(path: str, market: config.Market) -> list[SymbolFiles]:
@@ -55,7 +76,8 @@ def find(path: str, market: config.Market) -> list[SymbolFiles]:
             form, layout = recognise(head, market.format)
             for symbol in symbols(part, head, layout):
                 found.setdefault(symbol, {})[file] = form.convention.name
-    return [_one_format(symbol, found[symbol]) for symbol in sorted(found)]
+    split = Split()
+    return [_one_format(symbol, found[symbol], split) for symbol in sorted(found)]
 
 
 def head_of(part: Part) -> Head:
@@ -86,6 +108,26 @@ def filled_symbols(table: Table, position: int) -> Any:
     return column
 
 
+def by_symbol(table: Table, position: int) -> dict[str, Table]:
+    """The rows of each symbol, in their order; `position` is that of the column of symbols."""
+    names = filled_symbols(table, position).combine_chunks().dictionary_encode()
+    codes = names.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(names.dictionary)), side="right")
+    columns = {at: column.take(pa.array(order)) for at, column in table.columns.items()}
+    line, starts = table.line[order], [0, *ends[:-1].tolist()]
+    return {
+        symbol: replace(
+            table,
+            columns={at: column.slice(start, end - start) for at, column in columns.items()},
+            line=line[start:end],
+        )
+        for symbol, start, end in zip(
+            names.dictionary.to_pylist(), starts, ends.tolist(), strict=True
+        )
+    }
+
+
 def _files(path: str) -> list[Path]:
     given = Path(path).expanduser()
     if given.exists():
@@ -111,7 +153,7 @@ def _inside(folder: Path) -> list[Path]:
     ]
 
 
-def _one_format(symbol: str, files: dict[Path, str]) -> SymbolFiles:
+def _one_format(symbol: str, files: dict[Path, str], split: Split) -> SymbolFiles:
     (first, form), *rest = files.items()
     for file, other in rest:
         if other != form:
@@ -119,7 +161,7 @@ def _one_format(symbol: str, files: dict[Path, str]) -> SymbolFiles:
                 f"{file}: {symbol} in the format {other}, and in {first} in the format {form}, "
                 "expected one for all files of a symbol."
             )
-    return SymbolFiles(symbol, tuple(files), form)
+    return SymbolFiles(symbol, tuple(files), form, split)
 
 
 def _named(part: Part) -> str:

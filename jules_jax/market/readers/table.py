@@ -20,9 +20,8 @@ class Head:
     """The first lines of a file.
 
     name: in messages. path: of the file. header: its column names as written, empty where the
-    first line is a bar. names: the same in lower case, words joined by `_`. rows: the first bars,
-    as text. delimiter: of fields; empty for Parquet. header_lines: physical lines before the
-    first bar. width: fields in a row.
+    first line is a bar. rows: the first bars, as text. delimiter: of fields; empty for Parquet.
+    header_lines: physical lines before the first bar.
     """
 
     name: str
@@ -34,8 +33,9 @@ class Head:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Column names in lower case, words joined by `_`: `Gmt time` is `gmt_time`."""
-        return tuple(re.sub(r"\W+", "_", name.lower()).strip("_") for name in self.header)
+        """Column names in lower case, words joined by `_`: `gmt_time` of `Gmt time`, `gmtTime`."""
+        spaced = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name) for name in self.header)
+        return tuple(re.sub(r"[\W_]+", "_", name.lower()).strip("_") for name in spaced)
 
     @property
     def width(self) -> int:

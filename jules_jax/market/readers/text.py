@@ -27,6 +27,9 @@ from jules_jax.market.readers.table import Head, Table
 NULLS = ("", " ", "nan", "NaN", "NAN", "-nan", "null", "NULL", "None", "N/A", "NA", "n/a", "#N/A")
 """Spellings of a value that is not there."""
 
+DATE = re.compile(r"\d{1,2}[/-]|\d{1,2}\.\d{1,2}\.|\d{4}[/.]\d{1,2}[/.]")
+"""Begins of dates that the parser has no type for: it need not try them all."""
+
 STRETCH = 20_000
 """Lines parsed at once in search of a bad one."""
 
@@ -104,13 +107,19 @@ def _parse(head: Head, data: bytes, types: Mapping[int, Any]) -> Any:
     for _ in range(head.header_lines):
         start = data.find(b"\n", start) + 1 or len(data)
     names = [str(position) for position in range(head.width)]
+    first = dict(enumerate(head.rows[0]))
+    known = {
+        str(position): kind or pa.string()
+        for position, kind in types.items()
+        if kind or DATE.match(first.get(position, ""))
+    }
     return pyarrow.csv.read_csv(
         pa.BufferReader(pa.py_buffer(data).slice(start)),
         read_options=pyarrow.csv.ReadOptions(column_names=names),
         parse_options=pyarrow.csv.ParseOptions(delimiter=head.delimiter),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=[str(position) for position in sorted(types)],
-            column_types={str(position): kind for position, kind in types.items() if kind},
+            column_types=known,
             null_values=list(NULLS),
         ),
     )

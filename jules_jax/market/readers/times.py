@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,9 +17,7 @@ from pandas.tseries.api import guess_datetime_format
 from jules_jax.market.readers.notes import Note
 from jules_jax.market.readers.raw import Int64
 from jules_jax.market.readers.table import Table
-
-SECOND = 1_000_000_000
-"""Nanoseconds in a second."""
+from jules_jax.market.sessions import DAY, SECOND
 
 EXAMPLE = "2025-09-15 09:30:00"
 YEARS = (1900, 2200)
@@ -31,6 +31,23 @@ COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 COMPLETE = ({"%Y", "%m", "%d"}, {"%Y", "%b", "%d"}, {"%Y", "%B", "%d"})
 """Directives one of which a format needs: otherwise the parser would fill in today's date."""
+
+WIDTHS = {
+    "%Y": 4, "%m": 2, "%d": 2, "%b": 3, "%H": 2, "%I": 2, "%M": 2, "%S": 2, "%p": 2,
+}  # fmt: skip
+"""Letters of the directives that are read by slicing, in text of one length."""
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+CLEARLY = 2
+"""Of two readings of dates one is believed where the other spans more than so many times that."""
+
+CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?( ?[AaPp][Mm])?")
+NOON = re.compile(r"\b12(?=:\d\d(:\d\d(\.\d+)?)? ?[AaPp][Mm])")
+NO_DATE = re.compile(r"[-+]?\d*\.?\d*([Ee][-+]?\d+)?|\D*")
+"""Numbers with a point, and text without a digit."""
+RECENT = (631_152_000, 4_102_444_800)
+"""Seconds since 1970 that a column without a telling name is believed to count: 1990 to 2099."""
 
 
 class Stamps(NamedTuple):
@@ -69,6 +86,40 @@ def utc(table: Table, positions: tuple[int, ...], *, zone: str, date: str = "") 
     if aware:
         return Stamps(stamps, "", notes)
     return Stamps(localize(table, stamps, zone), zone, notes)
+
+
+def kind(texts: Sequence[str]) -> str:
+    """What the first values of a column are: `moment` (epochs included), `date`, `clock` or ``."""
+    texts = [text.strip() for text in texts if text.strip()]
+    if not texts:
+        return ""
+    if all(CLOCK.fullmatch(text) for text in texts):
+        return "clock"
+    if all(re.fullmatch(r"\d+(\.0*)?", text) for text in texts):
+        return _kind_of_numbers([text.partition(".")[0] for text in texts])
+    if any(len(text) < 6 or NO_DATE.fullmatch(text) for text in texts):
+        return ""
+    forms = [_format(text) for text in texts]
+    if None in forms:
+        return ""
+    return "moment" if all(form and ("%H" in form or "%I" in form) for form in forms) else "date"
+
+
+def _kind_of_numbers(texts: list[str]) -> str:
+    """The same for whole numbers: compact dates, or an epoch that goes one way in small steps."""
+    digits = len(texts[0])
+    if digits in COMPACT:
+        stamps = pd.to_datetime(pd.Series(texts), format=COMPACT[digits], errors="coerce")
+        if stamps.notna().all() and stamps.dt.year.between(*YEARS).all():
+            return "date" if digits == 8 else "moment"
+    values = np.array([float(text) for text in texts])
+    steps = np.diff(values)
+    is_epoch = any(
+        ((values >= RECENT[0] * SECOND // unit) & (values < RECENT[1] * SECOND // unit)).all()
+        for _, unit in EPOCH_UNITS
+    )
+    steady = (steps >= 0).all() or (steps <= 0).all()
+    return "moment" if is_epoch and steady and np.ptp(values) < 0.01 * values[0] else ""
 
 
 def localize(table: Table, wall: Int64, zone: str) -> Int64:
@@ -164,12 +215,11 @@ def _numbers(table: Table, column: Any, zone: str) -> Stamps:
 def _text(table: Table, column: Any) -> tuple[Any, list[Note]]:
     """Times of text, all in the format of the first, as an Arrow column of timestamps."""
     column = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    column = pc.replace_substring_regex(column, r"\.0+$", "")
+    if pc.any(pc.match_substring(column, ".")).as_py():
+        column = pc.replace_substring_regex(column, r"\.0+$", "")
     first = column[0].as_py()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the day comes first
-        form = guess_datetime_format(first)
-    if form is None or not any(all(part in form for part in parts) for parts in COMPLETE):
+    form = _format(first)
+    if form is None:
         table.fail(0, f"the time is {first!r}, expected a date and time like {EXAMPLE}")
     notes: list[Note] = []
     if form.startswith("%Y") or "%m" not in form:
@@ -180,8 +230,22 @@ def _text(table: Table, column: Any) -> tuple[Any, list[Note]]:
     return parsed, notes
 
 
+def _format(text: str) -> str | None:
+    """The format of a date, with or without a time of day; None where it is none."""
+    text = NOON.sub("11", text)  # which the guess takes for hour 12 of 24, and gives up
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the day comes first
+        form = guess_datetime_format(text)
+    if form is None or not any(all(part in form for part in parts) for parts in COMPLETE):
+        return None
+    return form
+
+
 def _either(table: Table, column: Any, form: str) -> tuple[Any, list[Note]]:
-    """Times whose day or month comes first, which a number above 12 anywhere tells."""
+    """Times whose day or month comes first, which a number above 12 anywhere tells.
+
+    Where none does, bars are of days in a row, and the other reading has them months apart.
+    """
     swapped = form.replace("%m", "%-").replace("%d", "%m").replace("%-", "%d")
     month_first, day_first = sorted((form, swapped), key=lambda form: form.index("%m"))
     by_month, by_day = _strptime(column, month_first), _strptime(column, day_first)
@@ -189,31 +253,99 @@ def _either(table: Table, column: Any, form: str) -> tuple[Any, list[Note]]:
         return min((by_month, by_day), key=lambda parsed: parsed.null_count), []
     if by_month.equals(by_day):
         return by_month, []
-    dotted = month_first.startswith("%m.")  # a day-first way of writing
-    order = "day" if dotted else "month"
-    note = Note(f"{table.name}: no date tells day from month, read with the {order} first")
-    return (by_day if dotted else by_month), [note]
+    month_span, day_span = (np.ptp(_integers(parsed)) for parsed in (by_month, by_day))
+    if CLEARLY * min(month_span, day_span) < max(month_span, day_span):
+        is_day = bool(day_span < month_span)
+        why = ", in which its bars span fewer days"
+    else:
+        is_day, why = month_first.startswith("%m."), ""  # dots are a day-first way of writing
+    order = "day" if is_day else "month"
+    note = Note(f"{table.name}: no date tells day from month, read with the {order} first{why}")
+    return (by_day if is_day else by_month), [note]
 
 
 def _strptime(column: Any, form: str) -> Any:
     """Timestamps of text in one format, null where it does not fit."""
-    if "%z" not in form and "%f" not in form:
-        parsed = pc.strptime(column, format=form, unit="s", error_is_null=True)
-        # The C library takes 31 February for 3 March: only such days are looked at again.
-        early = pc.fill_null(pc.less_equal(pc.day(parsed), 3), False)
-        again = pc.filter(column, early)
-        if len(again) and _pandas(again, form).null_count:
-            return _pandas(column, form)
-        return parsed
-    return _pandas(column, form)
-
-
-def _pandas(column: Any, form: str) -> Any:
+    if {*re.findall("%.", form)} <= {*WIDTHS}:
+        parsed = _sliced(column, form)
+        if parsed is None:  # a digit for two somewhere
+            parsed = _sliced(pc.replace_substring_regex(column, r"\b(\d)\b", r"0\1"), form)
+        if parsed is not None:
+            return parsed
     aware = "%z" in form
     text = pd.Series(column.to_pandas(), dtype=object)
     stamps = pd.to_datetime(text, format=form, errors="coerce", utc=aware)
     kind = pa.timestamp("ns", tz="UTC" if aware else None)
     return pa.chunked_array([pa.Array.from_pandas(stamps, type=kind)])
+
+
+def _sliced(column: Any, form: str) -> Any | None:
+    """The same by slicing bytes, for text without nulls; None where texts differ in length."""
+    pieces = re.findall("%.|.", form)
+    width = sum(WIDTHS.get(piece, 1) for piece in pieces)
+    sizes = pc.min_max(pc.binary_length(column)).as_py()
+    if not sizes["min"] == sizes["max"] == width:
+        return None
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return pa.chunked_array([_slice(chunk, pieces, width) for chunk in chunks])
+
+
+def _slice(texts: Any, pieces: list[str], width: int) -> Any:
+    """Timestamps of an Arrow array of texts `[B]` that are all `width` bytes long."""
+    _, offsets, data = texts.buffers()
+    start = int(np.frombuffer(offsets, np.int32)[texts.offset]) if len(texts) else 0
+    letters = np.frombuffer(data, np.uint8)[start : start + len(texts) * width]
+    letters = letters.reshape(len(texts), width)
+    bad = np.zeros(len(texts), bool)
+    values: dict[str, Any] = {"%d": 1, "%H": 0, "%M": 0, "%S": 0}
+    at = 0
+    for piece in pieces:
+        size = WIDTHS.get(piece, 1)
+        columns = [letters[:, at + place] for place in range(size)]
+        at += size
+        if piece == "%p":
+            values[piece] = (columns[0] | 32) == ord("p")
+            bad |= ~np.isin(columns[0] | 32, [ord("a"), ord("p")]) | (columns[1] | 32 != ord("m"))
+        elif piece == "%b":
+            codes = [int.from_bytes(name.encode()) for name in MONTHS]
+            code = sum(
+                (c.astype(np.int32) | 32) << shift
+                for c, shift in zip(columns, (16, 8, 0), strict=True)
+            )
+            order = np.argsort(codes)
+            found = order[np.minimum(np.searchsorted(np.sort(codes), code), 11)]
+            bad |= np.array(codes)[found] != code
+            values["%m"] = found + 1
+        elif piece in WIDTHS:
+            value = np.zeros(len(texts), np.int32)
+            for column in columns:
+                digit = column - np.uint8(ord("0"))  # other bytes wrap around to more than 9
+                bad |= digit > 9
+                value = value * 10 + digit
+            values[piece] = value
+        else:
+            bad |= columns[0] != ord(piece)
+    return _timestamps(values, bad)
+
+
+def _timestamps(values: dict[str, Any], bad: NDArray[np.bool_]) -> Any:
+    """Timestamps of the numbers `[B]` that directives stand for, null where there is none."""
+    hour = values["%H"]
+    if "%I" in values:
+        bad |= (values["%I"] < 1) | (values["%I"] > 12)
+        hour = values["%I"] % 12 + 12 * values["%p"] if "%p" in values else values["%I"]
+    minute, second = values["%M"], values["%S"]
+    bad |= (values["%m"] < 1) | (values["%m"] > 12) | (values["%Y"] < 1)
+    bad |= (hour > 23) | (minute > 59) | (second > 59)
+    month = np.where(bad, 0, values["%Y"] * 12 + values["%m"] - 1 - 1970 * 12)
+    low = int(month.min(initial=0))
+    days = np.arange(low, int(month.max(initial=0)) + 2).astype("datetime64[M]")
+    first = days.astype("datetime64[D]").astype(np.int64)  # of each month
+    begin = first[month - low]
+    bad |= (values["%d"] < 1) | (values["%d"] > first[month - low + 1] - begin)
+    day = begin + values["%d"] - 1
+    seconds = day * DAY + hour * 3600 + minute * 60 + second
+    return pa.array(seconds, pa.int64(), mask=bad).cast(pa.timestamp("s"))
 
 
 def _nanoseconds(table: Table, column: Any) -> Int64:

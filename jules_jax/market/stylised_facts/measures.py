@@ -11,7 +11,8 @@ Cont 2001, Empirical properties of asset returns, Quantitative Finance 1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -41,6 +42,9 @@ TAIL_POINTS = np.geomspace(0.1, 30.0, 80)
 """Sizes, in standard deviations, at which the tail is stored."""
 NORMAL_POINTS = np.linspace(-4.0, 4.0, 81)
 """Standard normal quantiles at which those of the returns are stored."""
+
+SCORES = 2000
+"""Quantiles of standardised returns that stand for them in distances."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class Facts:
     log_rv_sd: float  # sd of its logarithm
     tail: Float64  # [80] share of |z| beyond TAIL_POINTS sd
     quantiles: Float64  # [81] of z in sd, at the probabilities of NORMAL_POINTS
+    scores: Float64  # [2000] quantiles of (r − mean) / sd, at evenly spread probabilities
+    scores_of_halves: Float64  # [2, 2000] the same of the odd and of the even sessions
+    paths: int = 1  # whose median these facts are
 
     def rows(self) -> dict[str, float]:
         """The numbers of a table, by the names of `REFERENCE`."""
@@ -224,7 +231,23 @@ def measure(bars: Bars) -> Facts:
         **_half_hour_shapes(np.abs(returns), sessions.volume, half_hours),
         tail=tail,
         quantiles=quantiles,
+        scores=_scores(returns),
+        scores_of_halves=np.stack([_scores(returns[::2]), _scores(returns[1::2])]),
     )
+
+
+def median(measured: Sequence[Facts]) -> Facts:
+    """The median of every fact over paths, each measured by itself.
+
+    One heavy-tailed overnight gap then decides on no fact of a whole sample; pooling would let it.
+    The upper median of an even number; NaN where most paths have none.
+    """
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(Facts)):
+        every = np.sort([getattr(facts, name) for facts in measured], axis=0)
+        middle = every[len(measured) // 2]
+        values[name] = middle if middle.ndim else middle.item()
+    return replace(Facts(**values), paths=len(measured))
 
 
 def _lay_out(bars: Bars) -> _Sessions:
@@ -460,6 +483,13 @@ def _distribution(z: Float64) -> tuple[Float64, Float64]:
     tail = 1.0 - np.searchsorted(size, TAIL_POINTS, side="right") / len(size)
     probabilities = [NormalDist().cdf(x) for x in NORMAL_POINTS]
     return tail, np.quantile(z, probabilities)
+
+
+def _scores(returns: Float64) -> Float64:
+    """Quantiles of returns in their standard deviations, `SCORES` of them."""
+    scores = (returns[np.isfinite(returns)] - _mean(returns)) / _sd(returns)
+    quantiles: Float64 = np.quantile(scores, (np.arange(SCORES) + 0.5) / SCORES)
+    return quantiles
 
 
 def _shape_rows(name: str, shape: Float64, f: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jules_jax.errors import InputError
+from jules_jax.market.stylised_facts import distances
 from jules_jax.market.stylised_facts.measures import REFERENCE, Check, Facts, battery
 
 
@@ -21,7 +22,8 @@ def report(
     """What `data stylised-facts` prints: the table, and the battery's verdicts on simulated bars.
 
     measured: facts by the name of their column. half_spreads: see `battery`, by the same names;
-    names left out, such as recorded bars, are not judged. reference: a file for `read_reference`,
+    names left out, such as recorded bars, are not judged, and those that are are compared with them
+    (see `distances`). reference: a file for `read_reference`,
     whose columns are appended.
     """
     if not measured:
@@ -29,11 +31,18 @@ def report(
     columns: dict[str, Mapping[str, float]] = {name: f.rows() for name, f in measured.items()}
     if reference is not None:
         columns |= read_reference(reference)
-    counts = [f"{n}: {f.sessions:,} sessions, {f.returns:,} returns" for n, f in measured.items()]
+    counts = [
+        f"{name}: {'' if f.paths == 1 else f'median of {f.paths} paths of '}{f.sessions:,} "
+        f"sessions, {f.returns:,} returns"
+        for name, f in measured.items()
+    ]
+    others = {name: f for name, f in measured.items() if name not in (half_spreads or {})}
     judged = [
         _verdicts(name, battery(measured[name], half_spread))
         for name, half_spread in (half_spreads or {}).items()
     ]
+    if others:
+        judged += [distances.lines(name, measured[name], others) for name in half_spreads or {}]
     return "\n\n".join(["\n".join(counts), table(columns), *judged])
 
 

@@ -17,6 +17,7 @@ from jules_jax.market import readers
 from jules_jax.market.quality import Inspected, inspect
 from jules_jax.market.quality.inspection import KINDS
 from jules_jax.market.readers.raw import RawBars
+from jules_jax.market.sessions import arrange
 from tests.market.raw_bars import CRYPTO, MINUTE, local, rows, sessions
 
 MARKET = config.Market()
@@ -390,7 +391,8 @@ def read_as(raw: RawBars, written: str, read: str) -> RawBars:
     """Bars whose file has the wall clock of `written`, read as if it were that of `read`."""
     wall = pd.DatetimeIndex(raw.time, tz="UTC").tz_convert(written).tz_localize(None)
     time = wall.tz_localize(read, nonexistent="shift_forward", ambiguous=True)
-    return replace(raw, time=time.tz_convert("UTC").as_unit("ns").asi8)
+    naive_in = read if read != "UTC" else ""
+    return replace(raw, time=time.tz_convert("UTC").as_unit("ns").asi8, naive_in=naive_in)
 
 
 @pytest.mark.parametrize(
@@ -539,3 +541,50 @@ def test_bad_prints_outside_regular_hours_are_listed():
     assert found.kind == "spike"
     for minute in ("2025-07-21 17:15", "2025-07-10 16:55", "2025-07-18 17:37", "2025-07-21 17:16"):
         assert local(minute) in found.times
+
+
+def test_an_end_label_on_a_short_last_slot_is_of_that_slot():
+    clocks = ("10:30", "11:30", "12:30", "13:30", "14:30", "15:30", "16:00")
+    starts = ("09:30", "10:30", "11:30", "12:30", "13:30", "14:30", "15:30")
+    days = ("2025-03-03", "2025-03-04", "2025-03-05", "2025-03-06")
+    ends = [local(f"{day} {clock}") for day in days for clock in clocks]
+    flat = np.full((len(ends), 4), 5.0) + np.arange(len(ends))[:, None] % 3 / 100
+    market = config.Market(bar_label="end", bar_seconds=3600, calendar="XNYS")
+    inspected = inspect(rows(flat, ends), market)
+    expected = [local(f"{day} {clock}") for day in days for clock in starts]
+    assert inspected.raw.time.tolist() == expected
+    placed = arrange(inspected.raw.time, calendar="XNYS", bar_seconds=3600)
+    assert placed.unaligned == placed.missing == 0
+
+
+def test_an_end_label_before_a_lunch_break_is_of_the_morning():
+    # Hong Kong trades 9:30 to 12:00 and 13:00 to 16:00.
+    clocks = {"10:30": "09:30", "11:30": "10:30", "12:00": "11:30", "14:00": "13:00",
+              "15:00": "14:00", "16:00": "15:00"}  # fmt: skip
+    zone = "Asia/Hong_Kong"
+    ends = [local(f"2025-03-03 {clock}", zone) for clock in clocks]
+    flat = np.full((len(ends), 4), 5.0)
+    market = config.Market(bar_label="end", bar_seconds=3600, calendar="XHKG", timezone=zone)
+    expected = [local(f"2025-03-03 {clock}", zone) for clock in clocks.values()]
+    assert inspect(rows(flat, ends), market).raw.time.tolist() == expected
+
+
+def test_bars_longer_than_the_window_around_an_open_give_no_advice_about_zones():
+    raw = sessions("2025-07-07").select(slice(None, None, 30))
+    late = replace(raw, time=raw.time + 60 * MINUTE)
+    found = inspect(late, config.Market(bar_seconds=1800)).findings
+    assert "time zone" not in {finding.kind for finding in found}
+
+
+def test_exact_times_are_never_told_to_be_of_another_time_zone():
+    raw = read_as(sessions("2025-07-07"), "America/Chicago", "UTC")  # five hours early
+    (found,) = inspect(raw, MARKET).findings
+    assert found.kind == "time zone" and found.action == "warning"
+    assert "set market.calendar" in found.sentence
+    assert "market.timezone" not in found.sentence
+
+
+def test_an_infinite_price_is_called_so():
+    raw = with_cells(sessions(), "close", {1000: np.inf})
+    (found,) = inspect(raw, MARKET).findings
+    assert "1 row with a price that is blank, infinite or not positive dropped" in found.sentence

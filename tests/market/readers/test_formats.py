@@ -232,3 +232,66 @@ def test_zstd_is_unpacked(files):
     text = b"datetime,open,high,low,close\n2024-01-02 09:30:00,1,4,0.5,2\n"
     packed = pa.compress(text, codec="zstd", asbytes=True)
     assert prices(files.read_text(packed, "SPY.csv.zst")) == [[1, 4, 0.5, 2]]
+
+
+STAMP, NEXT = "2024-01-02 09:30:00", "2024-01-02 09:31:00"
+
+
+@pytest.mark.parametrize(
+    ("time", "values"),
+    [*((name, STAMP) for name in ("ts", "dt", "begin", "bar_start", "Trade Date", "Zeit")),
+     ("Time (EET)", STAMP), ("Trade Date,Trade Time", "01/02/2024,09:30"),
+     ("when", "1704205800"), ("when", "20240102093000"), ("begin,end", f"{STAMP},{NEXT}")],
+)  # fmt: skip
+def test_a_time_of_any_name_is_known_by_its_values_and_told(files, time, values):
+    bars = files.read_text(f"volume,open,high,low,close,{time}\n1704205800,1,4,0.5,2,{values}\n")
+    assert stamps(bars) == ["2024-01-02 14:30"]
+    assert prices(bars) == [[1, 4, 0.5, 2]] and bars.volume.tolist() == [1704205800]
+    first = time.removesuffix(",end").replace(",", "' and '")
+    assert any(f"taken by its header or values: '{first}' as time" in note for note in bars.notes)
+
+
+def test_a_standard_name_in_any_case_needs_no_note(files):
+    for name in ("startTime", "openTime", "TimeStamp", "Date_Time"):
+        bars = files.read_text(f"{name},open,high,low,close\n{STAMP},1,4,0.5,2\n")
+        assert stamps(bars) == ["2024-01-02 14:30"] and bars.notes == ()
+
+
+def test_a_clock_in_the_header_is_utc_or_told_not_to_be_understood(files):
+    for name in ("Open time [GMT]", "ts_utc", "Time (UTC)"):
+        bars = files.read_text(f"{name},open,high,low,close\n{STAMP},1,4,0.5,2\n")
+        assert stamps(bars) == ["2024-01-02 09:30"]
+    for clock in ("EET", "UTC+2", "GMT-05:00"):
+        bars = files.read_text(f"Time ({clock}),open,high,low,close\n{STAMP},1,4,0.5,2\n")
+        assert stamps(bars) == ["2024-01-02 14:30"]
+        assert f"says '{clock}', which is not understood" in bars.notes[1]
+
+
+def test_a_date_beside_a_column_of_clock_times_is_joined_with_it(files):
+    row = "20240102,09:30:00,1,4,0.5,2,7"
+    bars = files.read_text(f"Date,Timestamp,Open,High,Low,Close,Volume\n{row}\n")
+    assert stamps(bars) == ["2024-01-02 14:30"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["bidopen,bidhigh,bidlow,bidclose,vol", "openPrice,highPrice,lowPrice,closePrice,baseVolume",
+     "mid_o,mid_h,mid_l,mid_c,vol", "price_open,price_high,price_low,price_close,volume_traded",
+     "Opening Price,Highest Price,Lowest Price,Closing Price,Total Volume"],
+)  # fmt: skip
+def test_prices_are_known_by_the_words_in_their_names_and_told(files, names):
+    bars = files.read_text(f"datetime,{names}\n{STAMP},1,4,0.5,2,7\n")
+    assert prices(bars) == [[1, 4, 0.5, 2]] and bars.volume.tolist() == [7]
+    assert f"'{names.split(',')[0]}' as open" in bars.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "sentence"),
+    [("a,b,open,high,low,close", f"{STAMP},{NEXT},1,4,1,2", "'a', 'b' could all be the time"),
+     ("a,x,y,open,high,low,close", "2024-01-02,09:30,09:31,1,4,1,2", "'x', 'y' could all be the"),
+     ("ts,bidopen,askopen,high,low,close", f"{STAMP},1,1,4,1,2", "'bidopen', 'askopen' could all"),
+     ("x,y,open,high,low,close", "5,7.123456,1,4,1,2", "line 1: no column time")],
+)  # fmt: skip
+def test_columns_that_could_be_the_same_are_refused_by_name(files, header, values, sentence):
+    with pytest.raises(InputError, match=sentence):
+        files.read_text(f"{header}\n{values}\n")

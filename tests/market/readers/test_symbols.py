@@ -1,11 +1,13 @@
 """What is found in files, folders and globs."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.market import readers
+from jules_jax.market.readers import reading, text
 
 HEADER = "datetime,open,high,low,close,volume\n"
 
@@ -89,6 +91,34 @@ def test_a_column_of_symbols_makes_several_of_one_file(files, kind):
     bars = readers.read_symbol(spy, config.Market())
     first = 2 if kind == "csv" else 1
     assert bars.close.tolist() == [1, 3] and bars.line.tolist() == [first, first + 2]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_files_of_all_symbols_are_parsed_once_within_the_memory_allowed(files, monkeypatch, kept):
+    names = [f"S{number}" for number in range(6)]
+    rng = np.random.default_rng(0)
+    for date in (2, 3, 4):
+        minutes = [*enumerate(rng.permutation(6), 30), *enumerate(rng.permutation(6), 36)]
+        rows = [
+            f"{names[number]},2024-01-{date:02d} 09:{minute}:00,1,1,1,{10 * number + date},5"
+            for minute, number in minutes
+        ]
+        files.write(f"2024-01-{date:02d}.csv", "\n".join([f"symbol,{HEADER.strip()}", *rows, ""]))
+    if not kept:
+        monkeypatch.setattr(reading, "MOST_BYTES", 1000)  # one file of three, hardly
+    found, parsed = files.find(), []
+    read = text.read
+    monkeypatch.setattr(text, "read", lambda head, *rest: parsed.append(1) or read(head, *rest))
+    bars = [readers.read_symbol(one, config.Market()) for one in found]
+    for number, one in enumerate(bars):
+        assert one.symbol == names[number]
+        assert one.close.tolist() == [10 * number + date for date in (2, 2, 3, 3, 4, 4)]
+        written = [
+            (files.folder / f"2024-01-0{date}.csv").read_text().split("\n")[line - 1]
+            for date, line in zip((2, 2, 3, 3, 4, 4), one.line, strict=True)
+        ]
+        assert all(row.startswith(f"{names[number]},") for row in written)
+    assert len(parsed) == 3 if kept else len(parsed) > 3
 
 
 def test_a_blank_symbol_is_refused(files):
