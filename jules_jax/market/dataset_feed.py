@@ -209,7 +209,7 @@ class DatasetFeed:
         seed = np.asarray(jax.random.key_data(jax.random.fold_in(key, epoch)))
         known = seed.tobytes(), epoch
         if known not in self._epochs:
-            random = np.random.Generator(np.random.Philox(seed))
+            random = np.random.default_rng(seed)
             number = self.generations_per_epoch
             wanted, chance = self._mass * number, random.random(len(self.stretches))
             # what rounding does to lengths is no reason to come first

@@ -183,7 +183,8 @@ def _volume(
     found = "no column volume" if raw.volume is None else "volume is zero on every bar"
     if instrument.adv <= 0:
         raise InputError(
-            f"{name(raw)}: {found}, expected traded volumes or an average daily volume (--market.adv)."
+            f"{name(raw)}: {found}, expected traded volumes or an average daily volume, "
+            "--market.adv."
         )
     slot_volume = instrument.adv / bars_per_session
     return np.full(kept.size, slot_volume), [
@@ -251,7 +252,7 @@ def _session_notes(placement: Placement, market: config.Market, calendar: str) -
             f"bars are {placement.spacing * market.bar_seconds} seconds apart or a multiple of it: "
             f"is {market.bar_seconds} seconds, market.bar_seconds, their length?"
         )
-    return notes
+    return notes + sessions.suspicions(placement)
 
 
 def _plural(count: int, text: str) -> str:

@@ -229,3 +229,12 @@ def test_extended_hours_of_spy_cover_16_hours_and_the_half_day():
     bars = real("us_equity_1min_ext/SPY_1min.csv.gz", "SPY", **extended).bars
     lengths = bars.session_length[np.diff(bars.session, prepend=-1) == 1]
     assert set(lengths) == {960, 780} and (lengths == 780).sum() == 1
+
+
+def test_large_losses_are_doubted_aloud():
+    """Bars of a Sunday and of a Monday, read as a US equity's."""
+    minutes = pd.timedelta_range("10:00:00", periods=60, freq="min")
+    clocks = [str(pd.Timestamp(day) + at) for day in ("2025-03-02", "2025-03-03") for at in minutes]
+    notes = source.from_raw(raw_of(clocks), MARKET, {}).notes
+    said = "60 of 120 bars (50%) are on days without a session"
+    assert any(note.startswith(said) for note in notes)

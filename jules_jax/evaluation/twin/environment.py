@@ -557,7 +557,8 @@ def _drawdown_term(lanes: Lanes, params: Params) -> tuple[Array, Array]:
 def _floor_quotient(numerators: tuple[Any, ...], denominators: tuple[Any, ...]) -> Array:
     """Floor of a product over a product, exact for the numbers given, as int64 `[N]`.
 
-    It stays from 0 to `MOST_STEPS`. Where the float64 quotient is too close to an integer to tell, rational arithmetic decides.
+    It stays from 0 to `MOST_STEPS`. Where the float64 quotient is too close to an integer to tell,
+    rational arithmetic decides.
     """
     factors = np.broadcast_arrays(*numerators, *denominators)
     above, below = factors[: len(numerators)], factors[len(numerators) :]

@@ -122,7 +122,7 @@ def _bars(
         signed_volume=None,
         half_spread=None,
         convention=form.convention,
-        naive_in=naive_in if naive_in != "UTC" else "",
+        naive_in="" if layout.utc else naive_in,
         notes=layout.notes,
     )
     return form.finish(bars, numbers, head), assumed
