@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jules_jax.market.instruments import Instrument
-from jules_jax.market.source import Source
 
 from jules_jax.market.bars import Bars
+from jules_jax.market.instruments import Instrument
+from jules_jax.market.source import Source
 
 MINUTE, DAY = 60 * 10**9, 86_400 * 10**9
 """Nanoseconds."""
