@@ -19,11 +19,7 @@ def check(settings: Config, extras: Any) -> int:
     reports = []
     for one in source.reports(settings.market):
         print(session_table.table([one.table], all_sessions=extras["all"]))
-        print(
-            "".join(
-                f"- {note.rstrip('?')}{'?' if note[-1] == '?' else '.'}\n" for note in one.notes
-            )
-        )
+        print("".join(f"- {note}\n" for note in one.notes))
         if extras["report"]:
             reports.append(one)
     if reports:
