@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jules_jax.config import yaml_files
 from jules_jax.config.parameters import PARAMETERS, SECTIONS, Config
 from jules_jax.config.presets import PRESETS
 from jules_jax.config.validation import refusal, validate
@@ -131,18 +132,7 @@ def read_yaml(path: str | Path) -> Layer:
     """
     import yaml
 
-    try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise InputError(f"cannot read config file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"config file {path} is not text, expected YAML in UTF-8") from None
-    except yaml.YAMLError as error:
-        line = f" line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
-        raise InputError(f"config file {path}{line} is not valid YAML: {problem}") from None
-    if root is None:
-        raise InputError(f"config file {path} is empty, expected settings such as num_envs: 384")
+    root = yaml_files.compose(path, "config file", "settings such as num_envs: 384")
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"config file {path} has no keys, expected settings such as num_envs: 384")
     return make_layer(_yaml_settings(root, path))
@@ -151,23 +141,12 @@ def read_yaml(path: str | Path) -> Layer:
 def _yaml_settings(root: yaml.MappingNode, path: str | Path) -> Iterator[tuple[str, Setting]]:
     import yaml
 
-    for name, node, source in _yaml_pairs(root, path):
+    for name, node, source in yaml_files.pairs(root, path):
         if name in SECTIONS and isinstance(node, yaml.MappingNode):
-            for leaf, leaf_node, leaf_source in _yaml_pairs(node, path):
+            for leaf, leaf_node, leaf_source in yaml_files.pairs(node, path):
                 yield f"{name}.{leaf}", Setting(_yaml_value(leaf_node), leaf_source)
         elif name not in SECTIONS or node.value != "":  # a section may be left empty
             yield name, Setting(_yaml_value(node), source)
-
-
-def _yaml_pairs(node: yaml.Node, path: str | Path) -> Iterator[tuple[str, yaml.Node, str]]:
-    """Key, value node and source of each entry; YAML itself would let the last of two win."""
-    sources: dict[str, str] = {}
-    for key_node, value_node in node.value:
-        name, source = str(key_node.value), f"in {path} line {key_node.start_mark.line + 1}"
-        if name in sources:
-            raise InputError(f"{name} is set twice, {sources[name]} and {source}")
-        sources[name] = source
-        yield name, value_node, source
 
 
 def _yaml_value(node: yaml.Node) -> Any:

@@ -118,11 +118,11 @@ class Simulator:
         "momentum; hard: the same, weaker; stress: default with 14 bp a bar and jumps",
     )
     paths: int = kinds.count(64, "price paths in one generation")
-    symbols: int = kinds.count(
+    symbols_per_market: int = kinds.count(
         1, "consecutive paths that share a market: its factor and day volatility"
     )
     market_correlation: float = kinds.below_one(
-        0.5, "share of a path's variance that is its market's, where symbols is above 1"
+        0.5, "share of a path's variance that is its market's, where symbols_per_market is above 1"
     )
     sessions: int = kinds.count(10, "sessions in a path, the warm-up included")
     warmup_sessions: int = kinds.count(2, "first sessions of a path, before any episode may start")

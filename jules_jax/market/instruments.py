@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jules_jax import config
+from jules_jax.config import yaml_files
 from jules_jax.config.validation import FLOAT32_MAX
 from jules_jax.errors import InputError
 from jules_jax.market.readers.raw import Float64, RawBars
@@ -74,7 +75,8 @@ def read(path: str | Path) -> dict[str, Instrument]:
     instruments: dict[str, Instrument] = {}
     if not path:
         return instruments
-    for symbol, node, source in _pairs(_compose(path), path, "symbols"):
+    root = yaml_files.compose(path, "file of symbols", "such as SPY: {tick: 0.01}")
+    for symbol, node, source in _pairs(root, path, "symbols"):
         values: dict[str, str | float] = {}
         for key, value, place in _pairs(node, path, f"settings of {symbol}, {source}"):
             if key not in FIELDS:
@@ -182,25 +184,6 @@ def _calendar(text: str, name: str) -> str:
     return "" if text == "auto" else text
 
 
-def _compose(path: str | Path) -> yaml.Node:
-    """The YAML document at `path`, its scalars kept as text: `ON` is a symbol, not a truth."""
-    import yaml
-
-    try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise InputError(f"cannot read file of symbols {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"file of symbols {path} is not text, expected YAML in UTF-8") from None
-    except yaml.YAMLError as error:
-        line = f" line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
-        raise InputError(f"file of symbols {path}{line} is not valid YAML: {problem}") from None
-    if root is None:
-        raise InputError(f"file of symbols {path} is empty, expected such as SPY: {{tick: 0.01}}")
-    return root
-
-
 def _pairs(node: yaml.Node, path: str | Path, what: str) -> Iterator[tuple[str, yaml.Node, str]]:
     """Key, value and place of each entry of a mapping, each key once."""
     import yaml
@@ -210,10 +193,4 @@ def _pairs(node: yaml.Node, path: str | Path, what: str) -> Iterator[tuple[str, 
             f"{path} line {node.start_mark.line + 1} has no {what}, expected such as "
             "SPY: {tick: 0.01, spread_bps: 0.5}"
         )
-    places: dict[str, str] = {}
-    for key, value in node.value:
-        name, place = str(key.value), f"in {path} line {key.start_mark.line + 1}"
-        if name in places:
-            raise InputError(f"{name} is set twice, {places[name]} and {place}")
-        places[name] = place
-        yield name, value, place
+    yield from yaml_files.pairs(node, path)

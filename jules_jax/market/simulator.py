@@ -82,9 +82,11 @@ def simulate_path(
 ) -> Bars:
     """Bars of path `index` (int32 scalar) of a generation: pure in all, whatever `params.paths`.
 
-    Paths i·n to i·n + n − 1, n being `params.symbols`, share market i.
+    Paths i·n to i·n + n − 1, n being `params.symbols_per_market`, share market i.
     """
-    market = jax.random.fold_in(jax.random.fold_in(key, MARKET_STREAM), index // params.symbols)
+    market = jax.random.fold_in(
+        jax.random.fold_in(key, MARKET_STREAM), index // params.symbols_per_market
+    )
     return simulate(jax.random.fold_in(key, index), params, half_spread, bar_seconds, market)
 
 
@@ -118,12 +120,12 @@ def simulate_with_latent(
       params: the simulator's section of the configuration.
       half_spread: half the quoted spread of the prints, in return units.
       bar_seconds: length of a bar; half-lives are in bars, shapes within a session in minutes.
-      market_key: typed PRNG key of the market that paths share where `params.symbols` is above 1;
-        not used otherwise, nor if there is none.
+      market_key: typed PRNG key of the market that paths share where `params.symbols_per_market`
+        is above 1; not used otherwise, nor if there is none.
     """
     slots = params.bars_per_session
     draws = _draw(key, params)
-    if market_key is not None and params.symbols > 1:
+    if market_key is not None and params.symbols_per_market > 1:
         draws = _share(draws, _draw(market_key, params), params.market_correlation)
     hidden = _hidden(draws, params)
     sigma = _volatility(hidden, params, bar_seconds)

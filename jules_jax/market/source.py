@@ -15,10 +15,9 @@ from jules_jax.market.bars import Bars
 from jules_jax.market.instruments import Instrument
 from jules_jax.market.quality import Inspected
 from jules_jax.market.quality.report import Report
+from jules_jax.market.readers.layout import PRICES
 from jules_jax.market.readers.raw import Float64, Int64, RawBars
 from jules_jax.market.sessions import Placement
-
-PRICES = ("open", "high", "low", "close")
 
 BP = 1e-4
 
@@ -99,7 +98,8 @@ def reports(market: config.Market) -> Iterator[Report]:
         inspected, instrument, placement = examine(raw, market, given)
         summary = _summary(inspected.raw, placement, instrument)
         notes = (summary, *raw.notes, *_session_notes(placement, market, instrument.calendar))
-        yield Report(inspected, placement, market.bar_seconds, notes)
+        sentences = tuple(note if note.endswith("?") else f"{note}." for note in notes)
+        yield Report(inspected, placement, market.bar_seconds, sentences)
         kept = placement.index[placement.index >= 0]
         _volume(inspected.raw, kept, instrument, placement.bars_per_session)  # may refuse
 

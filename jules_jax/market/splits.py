@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.market.bars import Bars
+from jules_jax.market.sessions import SECOND
 
 Split = Literal["train", "validation", "test"]
 """The three stretches of a history, oldest first."""
@@ -26,7 +27,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Range = tuple[int, int]
 Dates = NDArray[np.datetime64]
 
-MINUTE, DAY = 60 * 10**9, 86_400 * 10**9
+MINUTE, DAY = 60 * SECOND, 86_400 * SECOND
 """Nanoseconds."""
 
 

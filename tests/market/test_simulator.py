@@ -291,7 +291,7 @@ def test_default_at_a_real_symbol_s_volatility_has_the_stylised_facts() -> None:
 
 
 def test_paths_of_one_market_move_together_and_others_do_not() -> None:
-    params = replace(DEFAULT, symbols=3, market_correlation=0.5, sessions=8)
+    params = replace(DEFAULT, symbols_per_market=3, market_correlation=0.5, sessions=8)
     one = partial(simulator.simulate_path, params=params, half_spread=HALF_SPREAD)
     bars = jax.jit(jax.vmap(one, in_axes=(None, 0)))(jax.random.key(0), np.arange(6))
     close = np.log(np.asarray(bars.close, np.float64)).reshape(6, 8, 390)

@@ -40,7 +40,9 @@ def of_config(settings: Config) -> tuple[dict[str, Facts], dict[str, float]]:
 
 def sample(params: Simulator, bar_seconds: int, seed: int) -> Bars:
     """Bars `[PATHS, B]` of the simulator, as NumPy arrays."""
-    params = replace(params, paths=PATHS, sessions=SESSIONS, warmup_sessions=1, symbols=1)
+    params = replace(
+        params, paths=PATHS, sessions=SESSIONS, warmup_sessions=1, symbols_per_market=1
+    )
     bars: Bars = jax.tree.map(np.asarray, _simulated(jax.random.key(seed), params, bar_seconds))
     return bars
 
