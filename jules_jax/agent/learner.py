@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jules_jax import config
 from jules_jax.agent import lstm, network, ppo, rollout
 from jules_jax.agent.rollout import Metrics
+from jules_jax.env.params import cast_section
 from jules_jax.errors import InputError
 
 LANE = "lane"
@@ -39,12 +40,15 @@ class TrainState:
 
 
 REPLICATED: Any = PartitionSpec()
-BY_LANE: Any = PartitionSpec(LANE)
-SPECS = TrainState(REPLICATED, REPLICATED, lanes=BY_LANE, key=REPLICATED, update=REPLICATED)
 
 
 class Learner:
-    """Recurrent PPO on an environment: `init`, then `update` again and again."""
+    """Recurrent PPO on an environment: `init`, then `update` again and again.
+
+    With `members` = M it trains a population of M agents, all in one program: the key and every
+    leaf of the state have a leading axis of M, and so have the metrics. Hyper-parameters that are
+    numbers, and environment parameters named in `env_axes`, may differ between members.
+    """
 
     def __init__(
         self,
@@ -53,8 +57,13 @@ class Learner:
         *,
         step_metrics: rollout.StepMetrics | None = None,
         devices: Sequence[jax.Device] | None = None,
+        members: int | None = None,
+        env_axes: Any = None,
     ) -> None:
         """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
+
+        env_axes: a prefix of `env_params` as `jax.vmap` takes it, 0 where leaves are `[M, …]`, one
+        for each member, None (all of it, by default) where members share them.
 
         Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
         where a rollout is longer than an episode.
@@ -65,15 +74,21 @@ class Learner:
         self.step_metrics = step_metrics
         self.mesh = Mesh(list(devices), (LANE,))
         self.shuffle_groups = groups_for(settings, len(devices))
-        self.optimizer = optax.chain(
-            optax.clip_by_global_norm(settings.ppo.max_grad_norm),
-            optax.scale_by_adam(eps=settings.ppo.adam_eps),
-        )
+        self.members = members
+        self._ppo = cast_section(settings.ppo)
+        init: Callable[..., Any] = self._init_shard
+        update: Callable[..., Any] = self._update_shard
+        by_lane: Any = PartitionSpec(LANE)
+        if members is not None:
+            self._ppo = self._for_each_member(self._ppo)
+            init = jax.vmap(init, in_axes=(0, env_axes))
+            update = jax.vmap(update, in_axes=(0, env_axes, 0))
+            by_lane = PartitionSpec(None, LANE)
+        specs = TrainState(REPLICATED, REPLICATED, by_lane, REPLICATED, REPLICATED)
         shard = partial(jax.shard_map, mesh=self.mesh)
-        init = shard(self._init_shard, in_specs=REPLICATED, out_specs=SPECS)
-        update = shard(
-            self._update_shard, in_specs=(SPECS, REPLICATED), out_specs=(SPECS, REPLICATED)
-        )
+        init = shard(init, in_specs=REPLICATED, out_specs=specs)
+        inputs = (specs, REPLICATED, REPLICATED)
+        update = shard(update, in_specs=inputs, out_specs=(specs, REPLICATED))
         self._init: Callable[..., TrainState] = jax.jit(init)
         self._update = jax.jit(update, donate_argnums=0)
         self._run_update: Callable[..., tuple[TrainState, Metrics]] = self._update
@@ -82,8 +97,17 @@ class Learner:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""
         return jax.device_put(tree, NamedSharding(self.mesh, REPLICATED))
 
+    def _for_each_member(self, settings: config.PPO) -> config.PPO:
+        """Hyper-parameters `[M]`; those that are scalars are the same for all members."""
+
+        def spread(leaf: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), self.members)
+
+        each: config.PPO = jax.tree.map(spread, settings)
+        return each
+
     def init(self, key: jax.Array, env_params: Any) -> TrainState:
-        """New weights, and every lane at a fresh start.
+        """New weights, and every lane at a fresh start; with members, a key `[M]` for each.
 
         Where the environment has `with_time(state, time)` each lane's clock is set uniform in
         [0, max_steps_in_episode), so that lanes do not end together; that first partial episode is
@@ -93,23 +117,33 @@ class Learner:
 
     def compile(self, state: TrainState, env_params: Any) -> int:
         """Compile `update` for these shapes; returns the bytes it works in, by XLA's estimate."""
-        compiled = self._update.lower(state, env_params).compile()
+        compiled = self._update.lower(state, env_params, self._ppo).compile()
         self._run_update = compiled
         memory = compiled.memory_analysis()
         if memory is None:
             return 0
         return int(memory.temp_size_in_bytes + memory.output_size_in_bytes)
 
-    def update(self, state: TrainState, env_params: Any) -> tuple[TrainState, Metrics]:
+    def update(
+        self, state: TrainState, env_params: Any, settings: config.PPO | None = None
+    ) -> tuple[TrainState, Metrics]:
         """One rollout and `n_epochs` passes over it; `state` is donated: use the one returned.
 
+        settings: numbers that replace those of `ppo`, float32 scalars or, with members, `[M]`;
+        what is counted (epochs, minibatches) stays.
+
         Metrics are float32 scalars over all lanes and devices. `train/*`: Stable-Baselines3's
-        names, means over minibatches, but `train/ratio_deviation` (max|ratio − 1|) and
-        `train/learning_rate` of the first; `train/grad_norm` is before clipping. `rollout/`
-        `reward_sum`, `reward_var` over steps; `ep_rew_sum`, `ep_len_sum` over `episodes` finished
-        whole episodes. The caller's step metrics `x`: `step_sum/x`, `episode_sum/x`.
+        names, means over minibatches, but `train/ratio_deviation` (max|ratio − 1|),
+        `train/learning_rate` and `train/ent_coef` of the first; `train/grad_norm` is before
+        clipping. `rollout/`: `reward_sum`, `reward_var` over steps; `ep_rew_sum`, `ep_len_sum` over
+        `episodes` finished whole episodes. The caller's step metrics `x`: `step_sum/x`,
+        `episode_sum/x`.
         """
-        return self._run_update(state, env_params)
+        if settings is None:
+            settings = self._ppo
+        elif self.members is not None:
+            settings = self._for_each_member(settings)
+        return self._run_update(state, env_params, cast_section(settings))
 
     def _lane_ids(self) -> jax.Array:
         """Global ids `[N / D]` of this device's lanes."""
@@ -131,18 +165,20 @@ class Learner:
             max_steps_in_episode=self.settings.max_steps_in_episode,
             step_metrics=self.step_metrics,
         )
-        return TrainState(params, self.optimizer.init(params), lanes, key, jnp.int32(0))
+        opt_state = ppo.optimizer(self.settings.ppo).init(params)
+        return TrainState(params, opt_state, lanes, key, jnp.int32(0))
 
-    def _update_shard(self, state: TrainState, env_params: Any) -> tuple[TrainState, Metrics]:
+    def _update_shard(
+        self, state: TrainState, env_params: Any, settings: config.PPO
+    ) -> tuple[TrainState, Metrics]:
         """An update as one device sees it: its own lanes, reductions over `LANE`."""
-        ppo_settings = self.settings.ppo
         key_rollout, key_shuffle = jax.random.split(jax.random.fold_in(state.key, state.update))
         lanes, steps, v_next, totals = rollout.collect(
             state.params,
             state.lanes,
             self.env,
             env_params,
-            n_steps=ppo_settings.n_steps,
+            n_steps=settings.n_steps,
             key=key_rollout,
             lane_ids=self._lane_ids(),
             step_metrics=self.step_metrics,
@@ -154,8 +190,8 @@ class Learner:
             v_next,
             steps.terminated,
             steps.truncated,
-            ppo_settings.gamma,
-            ppo_settings.gae_lambda,
+            settings.gamma,
+            settings.gae_lambda,
         )
         batch = ppo.Batch(
             obs=steps.obs,
@@ -165,17 +201,23 @@ class Learner:
             advantage=advantage,
             target=advantage + steps.value,
         )
-        learned, stats = self._learn(state, batch, key_shuffle)
+        learned, stats = self._learn(state, batch, settings, key_shuffle)
         metrics = stats | _rollout_metrics(steps, batch, totals)
-        metrics["train/clip_range"] = jnp.float32(ppo_settings.clip_range)
-        return replace(learned, lanes=lanes, update=state.update + 1), metrics
+        metrics["train/clip_range"] = jnp.asarray(settings.clip_range)
+        params = network.observe_rollout(
+            learned.params,
+            ppo.moments(batch.obs, LANE, axis=(0, 1)),
+            ppo.moments(batch.target, LANE),
+        )
+        return replace(learned, params=params, lanes=lanes, update=state.update + 1), metrics
 
     def _learn(
-        self, state: TrainState, batch: ppo.Batch, key: jax.Array
+        self, state: TrainState, batch: ppo.Batch, settings: config.PPO, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
         """All optimizer steps of an update, on a rollout that began with `state.lanes.carry`."""
         minibatches = self._minibatches(key)
         steps = len(minibatches)
+        last = max(self.settings.num_updates * steps - 1, 1)
 
         def body(
             weights: tuple[network.Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
@@ -184,17 +226,21 @@ class Learner:
             step, lanes = inputs
             carry = jax.tree.map(lambda leaf: leaf[lanes], state.lanes.carry)
             minibatch = jax.tree.map(lambda leaf: leaf[:, lanes], batch)
-            grads, stats = self._gradient(params, carry, minibatch)
-            learning_rate = learning_rate_at(step, self.settings)
-            updates, opt_state = self.optimizer.update(grads, opt_state)
-            updates = jax.tree.map(lambda leaf: -learning_rate * leaf, updates)
-            stats |= {"grad_norm": optax.tree.norm(grads), "learning_rate": learning_rate}
+            now = ppo.at(settings, jnp.minimum(step / last, 1.0))
+            grads, stats = self._gradient(params, carry, minibatch, now)
+            updates, opt_state = ppo.optimizer(now).update(grads, opt_state)
+            updates = jax.tree.map(lambda leaf: -now.learning_rate * leaf, updates)
+            stats |= {
+                "grad_norm": optax.tree.norm(grads),
+                "learning_rate": jnp.asarray(now.learning_rate),
+                "ent_coef": jnp.asarray(now.ent_coef),
+            }
             return (optax.apply_updates(params, updates), opt_state), stats
 
         counter = state.update * steps + jnp.arange(steps)
         weights = (state.params, state.opt_state)
         (params, opt_state), stats = lax.scan(body, weights, (counter, minibatches))
-        of_first = ("ratio_deviation", "learning_rate")
+        of_first = ("ratio_deviation", "learning_rate", "ent_coef")
         metrics = {
             f"train/{name}": values[0] if name in of_first else jnp.mean(values)
             for name, values in stats.items()
@@ -202,7 +248,11 @@ class Learner:
         return replace(state, params=params, opt_state=opt_state), metrics
 
     def _gradient(
-        self, params: network.Params, carry: lstm.Carry, minibatch: ppo.Batch
+        self,
+        params: network.Params,
+        carry: lstm.Carry,
+        minibatch: ppo.Batch,
+        settings: config.PPO,
     ) -> tuple[network.Params, Metrics]:
         """Gradient of the loss over the lanes of all devices, and its statistics."""
 
@@ -211,7 +261,7 @@ class Learner:
                 params,
                 carry,
                 minibatch,
-                self.settings.ppo,
+                settings,
                 axis_name=LANE,
                 precision=self.settings.network.matmul_precision,
             )
@@ -266,21 +316,6 @@ def _rollout_metrics(
             f"episode_sum/{name}": total for name, total in sums.episodes.items() if name not in own
         },
     }
-
-
-def learning_rate_at(step: jax.Array, settings: config.Config) -> jax.Array:
-    """Adam's step size at optimizer step `step` (int32, from 0), float32.
-
-    Linear from `learning_rate` to `learning_rate_end` over all optimizer steps of the run;
-    constant where `learning_rate_end` is negative.
-    """
-    rate: jax.Array = jnp.float32(settings.ppo.learning_rate)
-    if settings.ppo.learning_rate_end < 0:
-        return rate
-    last = settings.num_updates * settings.ppo.n_epochs * settings.ppo.num_minibatches - 1
-    share = jnp.minimum(step / max(last, 1), 1.0)
-    rate += (settings.ppo.learning_rate_end - rate) * share
-    return rate
 
 
 def available_devices(count: int) -> list[jax.Device]:

@@ -1,4 +1,4 @@
-"""A long short-term memory cell whose carry an episode's first step zeroes."""
+"""A long short-term memory cell whose carry an episode's first step resets."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class LSTM:
     input_kernel: jax.Array  # [I, 4H]
     recurrent_kernel: jax.Array  # [H, 4H]
     bias: jax.Array  # [4H]
+    start: Carry | None = None  # [H] each, the learned carry of an episode's start; None: zeros
 
 
 @jax.tree_util.register_dataclass
@@ -32,17 +33,20 @@ class Carry:
     cell: jax.Array
 
 
-def init(key: jax.Array, num_inputs: int, hidden_size: int) -> LSTM:
+def init(key: jax.Array, num_inputs: int, hidden_size: int, *, learn_start: bool = False) -> LSTM:
     """Weights with every gate's kernels orthogonal (gain 1) and a forget-gate bias of +1.
 
-    The bias keeps the memory open at the start (Jozefowicz et al. 2015, section 2.2).
+    The bias keeps the memory open at the start (Jozefowicz et al. 2015, section 2.2). With
+    `learn_start` the carry that an episode begins with is a weight, zero at first.
     """
+    zeros = jnp.zeros(hidden_size, jnp.float32)
     key_input, key_recurrent = jax.random.split(key)
     forget = jnp.arange(GATES * hidden_size) // hidden_size == 1
     return LSTM(
         input_kernel=_orthogonal_per_gate(key_input, num_inputs, hidden_size),
         recurrent_kernel=_orthogonal_per_gate(key_recurrent, hidden_size, hidden_size),
         bias=forget.astype(jnp.float32),
+        start=Carry(zeros, zeros) if learn_start else None,
     )
 
 
@@ -55,7 +59,8 @@ def _orthogonal_per_gate(key: jax.Array, rows: int, columns: int) -> jax.Array:
 def step(params: LSTM, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
     """One step on inputs `x` `[N, I]`; returns the new carry and its hidden state `[N, H]`.
 
-    Where `first` `[N]` (bool) is true the carry is zeroed *before* the step.
+    Where `first` `[N]` (bool) is true the carry is that of an episode's start, zero unless learned,
+    *before* the step.
     """
     carry = _recur(params, carry, _project(params, x), first)
     return carry, carry.hidden
@@ -79,8 +84,9 @@ def _project(params: LSTM, x: jax.Array) -> jax.Array:
 
 
 def _recur(params: LSTM, carry: Carry, projected: jax.Array, first: jax.Array) -> Carry:
-    hidden = jnp.where(first[:, None], 0.0, carry.hidden)
-    cell = jnp.where(first[:, None], 0.0, carry.cell)
+    start = params.start
+    hidden = jnp.where(first[:, None], 0.0 if start is None else start.hidden, carry.hidden)
+    cell = jnp.where(first[:, None], 0.0 if start is None else start.cell, carry.cell)
     gates = projected + hidden @ params.recurrent_kernel
     admit, keep, candidate, emit = jnp.split(gates, GATES, axis=-1)
     cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(admit) * jnp.tanh(candidate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,12 @@ from jax import lax
 
 from jules_jax import config
 from jules_jax.agent import lstm
+from jules_jax.env.observation import OBSERVATION_LIMIT, action_mask
 
 ACTOR, CRITIC = 0, 1
 """Places of the two towers on their shared axis."""
+NEVER = -1e9
+"""Logit of an action that is masked: its probability is 0, its share of the entropy too."""
 
 
 @jax.tree_util.register_dataclass
@@ -39,12 +42,30 @@ class Tower:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Moments:
+    """Running mean and variance, of observations `[O]` or targets `[]`; no gradient moves them."""
+
+    mean: jax.Array
+    variance: jax.Array
+    rollouts: jax.Array  # [] float32, rollouts that went into them
+
+    @property
+    def sd(self) -> jax.Array:
+        """Standard deviation, 1e-4 at least."""
+        return jnp.sqrt(jnp.maximum(self.variance, 1e-8))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Params:
-    """All weights, float32. Every leaf of `towers` has a leading axis of 2: actor, critic."""
+    """What acting needs, float32. Every leaf of `towers` has a leading axis of 2: actor, critic."""
 
     towers: Tower
     policy_head: Dense
     value_head: Dense
+    observations: Moments | None = None  # where they are standardised
+    targets: Moments | None = None  # where the critic learns them standardised
+    mask_actions: bool = field(default=False, metadata={"static": True})
 
 
 def init(
@@ -63,6 +84,16 @@ def init(
         towers=lax.map(init_tower, jax.random.split(key_towers, 2)),
         policy_head=_init_dense(key_policy, width, num_actions, gain=0.01),
         value_head=_init_dense(key_value, width, 1, gain=1.0),
+        observations=_no_moments(num_inputs) if settings.observation_scaling == "running" else None,
+        targets=_no_moments() if settings.normalize_targets else None,
+        mask_actions=settings.mask_actions,
+    )
+
+
+def _no_moments(*shape: int) -> Moments:
+    """Moments of nothing yet: what they standardise stays as it is."""
+    return Moments(
+        jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.zeros((), jnp.float32)
     )
 
 
@@ -70,7 +101,12 @@ def _init_tower(key: jax.Array, settings: config.Network, num_inputs: int) -> To
     widths = (settings.lstm_hidden_size, *settings.net_arch)
     key_lstm, *keys = jax.random.split(key, len(widths))
     return Tower(
-        lstm=lstm.init(key_lstm, num_inputs, settings.lstm_hidden_size),
+        lstm=lstm.init(
+            key_lstm,
+            num_inputs,
+            settings.lstm_hidden_size,
+            learn_start=settings.learn_initial_carry,
+        ),
         hidden=tuple(
             _init_dense(k, rows, columns, gain=math.sqrt(2.0))
             for k, rows, columns in zip(keys, widths[:-1], widths[1:], strict=True)
@@ -90,9 +126,43 @@ def initial_carry(params: Params, n: int) -> lstm.Carry:
     return lstm.Carry(hidden=zeros, cell=zeros)
 
 
+LONGEST_MEMORY = 100.0
+"""Moments weigh the newest rollout at least as one in this many."""
+
+
+def observe_rollout(
+    params: Params, obs: tuple[jax.Array, jax.Array], target: tuple[jax.Array, jax.Array]
+) -> Params:
+    """The moments with one more rollout's in them: mean and variance of `obs` `[O]`, `target` `[]`.
+
+    Where targets are standardised the value head is rescaled, so that no value changes (PopArt, van
+    Hasselt et al. 2016).
+    """
+    if params.observations is not None:
+        params = replace(params, observations=_blend(params.observations, *obs))
+    if params.targets is None:
+        return params
+    old, new, head = params.targets, _blend(params.targets, *target), params.value_head
+    rescaled = Dense(
+        kernel=head.kernel * old.sd / new.sd,
+        bias=(old.sd * head.bias + old.mean - new.mean) / new.sd,
+    )
+    return replace(params, targets=new, value_head=rescaled)
+
+
+def _blend(moments: Moments, mean: jax.Array, variance: jax.Array) -> Moments:
+    rollouts = jnp.minimum(moments.rollouts + 1.0, LONGEST_MEMORY)
+    weight = 1.0 / rollouts
+    shift = mean - moments.mean
+    spread = weight * (1.0 - weight) * jnp.square(shift)
+    blended = moments.variance + weight * (variance - moments.variance) + spread
+    return Moments(moments.mean + weight * shift, blended, rollouts)
+
+
 def num_parameters(params: Params) -> int:
     """Number of weights; 89,604 with the default settings, 12 inputs and 3 actions."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    weights = (params.towers, params.policy_head, params.value_head)
+    return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
 def apply_step(
@@ -139,8 +209,8 @@ def critic_value(
     """Values `[N]` of observations `[N, O]` after a critic carry `[N, H]`; the actor is not run."""
     critic = jax.tree.map(lambda leaf: leaf[CRITIC], params.towers)
     with jax.default_matmul_precision(precision):
-        _, features = _tower(lstm.step, critic, carry, obs, first)
-        return _dense(params.value_head, features)[..., 0]
+        _, features = _tower(lstm.step, critic, carry, _standardise(params, obs), first)
+        return _value(params, features)
 
 
 Recurrence = Callable[..., Any]
@@ -157,10 +227,27 @@ def _apply(
 ) -> tuple[lstm.Carry, jax.Array, jax.Array]:
     towers = jax.vmap(partial(_tower, recurrence), in_axes=(0, 1, None, None), out_axes=(1, 0))
     with jax.default_matmul_precision(precision):
-        carry, features = towers(params.towers, carry, obs, first)
+        carry, features = towers(params.towers, carry, _standardise(params, obs), first)
         logits = _dense(params.policy_head, features[ACTOR])
-        value = _dense(params.value_head, features[CRITIC])[..., 0]
+        value = _value(params, features[CRITIC])
+    if params.mask_actions:
+        logits = jnp.where(action_mask(obs), logits, NEVER)
     return carry, logits, value
+
+
+def _standardise(params: Params, obs: jax.Array) -> jax.Array:
+    if params.observations is None:
+        return obs
+    moments = lax.stop_gradient(params.observations)
+    return jnp.clip((obs - moments.mean) / moments.sd, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+
+
+def _value(params: Params, features: jax.Array) -> jax.Array:
+    value = _dense(params.value_head, features)[..., 0]
+    if params.targets is None:
+        return value
+    moments = lax.stop_gradient(params.targets)
+    return moments.mean + moments.sd * value
 
 
 def _tower(

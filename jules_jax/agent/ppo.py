@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from jules_jax import config
 from jules_jax.agent import lstm, network
+from jules_jax.env.params import register_section
+
+register_section(config.PPO)
 
 
 @jax.tree_util.register_dataclass
@@ -53,14 +58,16 @@ def gae(
     return lax.scan(body, jnp.zeros_like(delta[0]), (delta, decay), reverse=True, unroll=8)[1]
 
 
-def moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
-    """Mean and (population) variance of all of `x`, over the devices of `axis_name` too."""
-    mean = _mean(x, axis_name)
-    return mean, _mean(jnp.square(x - mean), axis_name)
+def moments(
+    x: jax.Array, axis_name: str | None = None, *, axis: tuple[int, ...] | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and (population) variance of `x` over `axis` (None: all), and over all devices."""
+    mean = _mean(x, axis_name, axis)
+    return mean, _mean(jnp.square(x - mean), axis_name, axis)
 
 
-def _mean(x: jax.Array, axis_name: str | None) -> jax.Array:
-    mean = jnp.mean(x)
+def _mean(x: jax.Array, axis_name: str | None, axis: tuple[int, ...] | None) -> jax.Array:
+    mean = jnp.mean(x, axis)
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
@@ -78,7 +85,8 @@ def loss(
     `carry` `[N, 2, H]` is the one its lanes had at the rollout's start. Means are over this
     device's lanes: the caller averages loss and statistics over devices. Only
     the advantages' moments are taken over `axis_name` here, since they enter nonlinearly. The
-    value loss is a plain mean squared error. Statistics have Stable-Baselines3's definitions;
+    value loss is a plain mean squared error (of standardised values and targets, if they are).
+    Statistics have Stable-Baselines3's definitions;
     `ratio_deviation` is max|ratio − 1|: on the first minibatch of an update it is rounding error,
     unless the replay does not reproduce the rollout.
     """
@@ -93,7 +101,8 @@ def loss(
     clipped = jnp.clip(ratio, 1.0 - settings.clip_range, 1.0 + settings.clip_range)
 
     policy_loss = -jnp.mean(jnp.minimum(ratio * advantage, clipped * advantage))
-    value_loss = jnp.mean(jnp.square(value - batch.target))
+    scale = 1.0 if params.targets is None else lax.stop_gradient(params.targets.sd)
+    value_loss = jnp.mean(jnp.square((value - batch.target) / scale))
     entropy_loss = jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
     total = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
     deviation = jnp.abs(ratio - 1.0)
@@ -107,6 +116,30 @@ def loss(
         "ratio_deviation": jnp.max(deviation),
     }
     return total, lax.stop_gradient(stats)
+
+
+def optimizer(settings: config.PPO) -> optax.GradientTransformation:
+    """Gradients clipped by their global norm, then Adam's direction, without the step size."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        optax.scale_by_adam(eps=settings.adam_eps),
+    )
+
+
+def at(settings: config.PPO, share: jax.Array) -> config.PPO:
+    """The settings at `share` in [0, 1] of training: step size and entropy weight.
+
+    Each moves linearly to its `…_end`; it is constant where that is negative.
+    """
+
+    def scheduled(start: Any, end: Any) -> Any:
+        return jnp.where(end < 0, start, start + (end - start) * share)
+
+    return replace(
+        settings,
+        learning_rate=scheduled(settings.learning_rate, settings.learning_rate_end),
+        ent_coef=scheduled(settings.ent_coef, settings.ent_coef_end),
+    )
 
 
 def log_prob_of(log_probs: jax.Array, action: jax.Array) -> jax.Array:

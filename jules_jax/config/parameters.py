@@ -323,6 +323,19 @@ class Network:
     matmul_precision: str = kinds.choice(
         ("default", "high", "highest"), "precision of matrix products: default, high or highest"
     )
+    observation_scaling: str = kinds.choice(
+        ("none", "running"),
+        "running: observations are standardised by their moments over all rollouts so far",
+    )
+    normalize_targets: bool = kinds.switch(
+        False, "whether the critic learns returns in units of their running standard deviation"
+    )
+    learn_initial_carry: bool = kinds.switch(
+        False, "whether the memory that an episode begins with is learned, not zero"
+    )
+    mask_actions: bool = kinds.switch(
+        False, "whether requests that the cooldown or the ladder would refuse have probability 0"
+    )
 
 
 @dataclass(frozen=True)
@@ -338,6 +351,9 @@ class PPO:
     )
     clip_range: float = kinds.positive(0.3, "clip of the probability ratio")
     ent_coef: float = kinds.amount(0.03, "weight of the entropy bonus")
+    ent_coef_end: float = kinds.rate_end(
+        -1.0, "its weight at the end, reached linearly; -1: constant"
+    )
     vf_coef: float = kinds.amount(0.8, "weight of the value loss")
     gamma: float = kinds.share(0.99, "discount per step")
     gae_lambda: float = kinds.share(0.95, "lambda of the generalised advantage estimate")

@@ -13,6 +13,8 @@ from jules_jax.market.table import Row
 NUM_OBSERVATIONS = 12
 OBSERVATION_LIMIT = 5.0
 """Observation entries are clipped to ± this."""
+COOLDOWN, POSITION = 10, 11
+"""Places of two of the account's entries."""
 READY_COOLDOWN = 0.25
 """Observed size of the last order's direction once its cooldown is over."""
 
@@ -43,3 +45,14 @@ def observe(state: EnvState, row: Row, params: EnvParams) -> jax.Array:
     )
     limit = OBSERVATION_LIMIT
     return jnp.concatenate([row.market, jnp.clip(own, -limit, limit)])
+
+
+def action_mask(obs: jax.Array) -> jax.Array:
+    """What can have an effect after observations `[..., 12]`: SELL, HOLD, BUY, `[..., 3]` bool.
+
+    HOLD always can. An order cannot while the cooldown runs, nor one that adds to a position at
+    its limit. Conservative: what only the fill or the clock would refuse stays possible.
+    """
+    ready = jnp.abs(obs[..., COOLDOWN]) <= READY_COOLDOWN
+    position = obs[..., POSITION]
+    return jnp.stack([ready & (position > -1), jnp.ones_like(ready), ready & (position < 1)], -1)

@@ -12,11 +12,14 @@ import jax.numpy as jnp
 from jules_jax.config import Account, Config, Fills, Reward, Safeguards
 from jules_jax.market.table import MarketData
 
-Section = TypeVar("Section", Account, Fills, Safeguards, Reward)
+Section = TypeVar("Section")
 
 
-def _register(section: type[Any]) -> None:
-    """Floats are leaves, so that they can be vmapped; counts, windows and switches are metadata."""
+def register_section(section: type[Any]) -> None:
+    """Makes a config section a pytree: floats are leaves, so that they can be vmapped.
+
+    Counts, windows and switches are metadata.
+    """
     fields = dataclasses.fields(section)
     leaves = [f.name for f in fields if f.type == "float"]
     metadata = [f.name for f in fields if f.type != "float"]
@@ -24,7 +27,7 @@ def _register(section: type[Any]) -> None:
 
 
 for _section in (Account, Fills, Safeguards, Reward):
-    _register(_section)
+    register_section(_section)
 
 
 @jax.tree_util.register_dataclass

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jules_jax import config
-from jules_jax.agent import lstm
-from jules_jax.agent.learner import Learner, groups_for, learning_rate_at
+from jules_jax.agent import lstm, ppo
+from jules_jax.agent.learner import Learner, groups_for
 from jules_jax.errors import InputError
 from tests.agent import toy_envs
 
@@ -123,7 +123,7 @@ def test_no_leaf_of_the_state_is_weakly_typed(one_device):
 def test_metrics_have_the_names_of_stable_baselines3(one_device):
     scalars = one_device.metrics[0]
     train = "entropy_loss explained_variance clip_fraction approx_kl value_loss clip_range loss"
-    train += " policy_gradient_loss learning_rate ratio_deviation grad_norm"
+    train += " policy_gradient_loss learning_rate ent_coef ratio_deviation grad_norm"
     rollout = "ep_rew_sum ep_len_sum episodes reward_sum reward_var"
     expected = {f"train/{name}" for name in train.split()}
     assert scalars.keys() == expected | {f"rollout/{name}" for name in rollout.split()}
@@ -142,7 +142,7 @@ def test_the_gradient_is_clipped_by_its_global_norm(one_device):
     )
     limit = SETTINGS.ppo.max_grad_norm
     assert norm > 2 * limit
-    optimizer = one_device.learner.optimizer
+    optimizer = ppo.optimizer(SETTINGS.ppo)
     _, state = jax.jit(lambda g: optimizer.update(g, optimizer.init(params)))(gradient)
     # Adam's first moment after one step is a tenth of the gradient it was given.
     jax.tree.map(
@@ -176,14 +176,26 @@ def with_ppo(**changes):
     return dataclasses.replace(SETTINGS, ppo=dataclasses.replace(SETTINGS.ppo, **changes))
 
 
-def test_the_learning_rate_is_linear_in_optimizer_steps():
-    settings = with_ppo(learning_rate=1.0, learning_rate_end=0.2)
-    steps = settings.num_updates * 3 * 2
-    assert settings.num_updates == 391  # 100,000 / (32 · 8) = 390.6
-    rates = [learning_rate_at(jnp.int32(step), settings) for step in (0, steps // 2, steps - 1)]
-    np.testing.assert_allclose(rates, [1.0, 0.6, 0.2], atol=1e-3)
-    constant = with_ppo(learning_rate=0.5)
-    assert learning_rate_at(jnp.int32(steps), constant) == 0.5
+def test_schedules_are_linear_in_the_share_of_training_or_constant():
+    settings = config.PPO(learning_rate=1.0, learning_rate_end=0.2, ent_coef=0.03)
+    rates = [ppo.at(settings, jnp.float32(share)).learning_rate for share in (0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(rates, [1.0, 0.6, 0.2], rtol=1e-6)
+    assert ppo.at(settings, jnp.float32(1.0)).ent_coef == np.float32(0.03)
+    to_zero = dataclasses.replace(settings, ent_coef_end=0.0)
+    assert ppo.at(to_zero, jnp.float32(1.0)).ent_coef == 0
+
+
+def test_the_share_of_training_counts_optimizer_steps(one_device):
+    """An update has 3 epochs of 2 minibatches, and there are 391 updates in all."""
+    assert SETTINGS.num_updates == 391  # 100,000 / (32 · 8) = 390.6
+    settings = dataclasses.replace(SETTINGS.ppo, learning_rate_end=0.0, ent_coef_end=1.03)
+    env_params = one_device.learner.replicate(toy_envs.params(10, 0.1))
+    state = one_device.learner.init(jax.random.key(0), env_params)
+    for update in range(3):
+        state, scalars = one_device.learner.update(state, env_params, settings)
+        share = 6 * update / (6 * 391 - 1)
+        assert scalars["train/learning_rate"] == pytest.approx(0.003 * (1 - share), rel=1e-5)
+        assert scalars["train/ent_coef"] == pytest.approx(0.03 + share, rel=1e-5)
 
 
 @pytest.mark.parametrize(
