@@ -1,4 +1,4 @@
-"""The one kind of error that a user's input can cause, and how commands report it."""
+"""The errors that end a command in one sentence, and how commands report them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ class InputError(Exception):
     """Bad input, told in one sentence; commands print it and exit with status 2."""
 
 
+class Diverged(Exception):
+    """Training that is no longer finite, told in one sentence; exit status 3."""
+
+
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command: bad input ends in its one sentence on stderr and exit status 2.
+    """Runs a command: bad input ends in its one sentence on stderr and exit status 2, a
+    run that diverged in its sentence and status 3.
 
     A reader of stdout that stops early, such as `head`, ends it without a word and with status 141,
     as SIGPIPE would.
@@ -29,6 +34,9 @@ def run_command(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Diverged as divergence:
+        print(f"diverged: {divergence}", file=sys.stderr)
+        raise SystemExit(3) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from jules_jax import errors, flags
+from jules_jax import config, errors, flags
 
 SUMMARY = (
     "Trains an LSTM-PPO trading agent: market, fills, risk and learner are one compiled program. "
     "Without --data it trains on simulated paths; --config configs/phase1_smoke.yaml is the "
     "four-minute version."
 )
+SWITCHES = {"dry_run": "check config and data, say what would be trained, and exit"}
+OPTIONS = {
+    "profile": "directory for a jax.profiler trace of updates 2 and 3",
+    "replay": "run a diverged update again: the directory that the run named",
+}
 TABLE = {
     "rollout/ep_rew_mean": "episode reward",
     "pnl/net": "net P&L per episode, $",
@@ -27,32 +35,51 @@ TABLE = {
 
 def main() -> None:
     """The command."""
-    switches = {"dry_run": "check config and data, say what would be trained, and exit"}
     parsed = flags.parse(
-        sys.argv[1:], program="jules_jax.train", summary=SUMMARY, switches=switches
+        sys.argv[1:],
+        program="jules_jax.train",
+        summary=SUMMARY,
+        switches=SWITCHES,
+        options=OPTIONS,
+        base=_base,
     )
+    profile, replay = (parsed.extras[name] for name in OPTIONS)
     began = time.monotonic()
     # these import JAX, which --help must not wait for
     from jules_jax.training import loop, market, monitor, run_directory
 
     loop.use_compilation_cache()
-    print(f"imports     {time.monotonic() - began:.1f} s")
+    print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if parsed.extras["dry_run"]:
         run_directory.claim(parsed.config).release()
         print(loop.describe(parsed.config, market.Market(parsed.config)))
         return
-    result = loop.train(parsed.config)
+    if replay:
+        print(loop.replay(Path(replay), parsed.config))
+        return
+    result = loop.train(parsed.config, profile=Path(profile) if profile else None)
+    if result.leaderboard:
+        print(f"\n{result.leaderboard}\n\nthe best of them at the end:")
     print(
         f"\ntrained in {result.seconds:,.0f} s; the last {monitor.EPISODE_WINDOW} episodes or more:"
     )
     for key, label in TABLE.items():
         value = result.scalars.get(key)
         print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")
+    if profile:
+        print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
     print(
         f"\nNext:\n"
         f"  {_python()} -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"
         f"  tensorboard --logdir {result.run_dir.parent}   (after: pip install tensorboard)"
     )
+
+
+def _base(extras: Mapping[str, Any]) -> config.Layer:
+    """What ranks below the flags: of a replayed update, the configuration that it diverged with."""
+    if extras["replay"] is None:
+        return {}
+    return config.read_yaml(str(Path(extras["replay"]) / "config.yaml"))
 
 
 def _python() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import runpy
@@ -58,6 +59,15 @@ def test_training_says_what_it_does_and_what_to_try_next(trained: tuple[Path, st
         assert words in output
     assert re.search(r"update 4/4 +512 steps .*steps/s.*to go.*ep_rew_mean.*entropy", output)
     assert "python -m jules_jax.evaluate --checkpoint" in output
+
+
+def test_start_up_is_told_step_by_step_and_progress_from_the_first_update_on(
+    trained: tuple[Path, str],
+) -> None:
+    _, output = trained
+    told = ["imports  ", "start-up    market", ", compilation", "update 1    ", "update 1/4  "]
+    places = [output.index(words) for words in told]
+    assert places == sorted(places)
 
 
 def test_training_writes_config_metrics_events_checkpoint_and_registry(
@@ -325,6 +335,75 @@ def test_a_checkpoint_of_another_schema_is_refused(
     status, _, err = run(capsys, "evaluate", "--checkpoint", copy)
     assert status == 2
     assert "schema version 99, expected 1" in err
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run was told to go that cannot but diverge."""
+    return tmp_path_factory.mktemp("diverged")
+
+
+def test_a_run_that_diverges_ends_in_one_sentence_and_status_3(
+    diverged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(
+        capsys, "train", *TINY, "--name", "loud", *outputs(diverged), "--reward-scaling", "1e30"
+    )
+    assert status == 3
+    assert err.startswith("diverged: update 1 of 4: rollout/reward_var is inf")
+    assert len(err.strip().splitlines()) == 1
+    assert "update 1/4" in out
+    events = [json.loads(line) for line in (diverged / "runs" / "registry.jsonl").open()]
+    assert [event["event"] for event in events] == ["started", "diverged"]
+    metrics = (diverged / "runs" / "loud" / "metrics.jsonl").read_text()
+    assert json.loads(metrics, parse_constant=pytest.fail)["train/value_loss"] is None
+
+
+def test_what_diverged_runs_again_as_it_was_or_with_other_settings(
+    diverged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = diverged / "runs" / "loud" / "diverged"
+    status, out, _ = run(capsys, "train", "--replay", kept)
+    assert status == 0
+    assert "update 1    " in out
+    assert "as recorded, bit for bit" in out
+    assert re.search(r"rollout/reward_var +inf then +inf now", out)
+    status, out, _ = run(capsys, "train", "--replay", kept, "--reward-scaling", "0.07")
+    assert status == 0
+    assert ", 0 of them not finite: not bit for bit" in out
+
+
+def test_a_replay_of_nothing_is_refused(
+    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path, trained[0] / "runs" / "tiny"):
+        status, _, err = run(capsys, "train", "--replay", path)
+        assert status == 2
+        assert str(path) in err
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_a_profile_is_a_trace_of_early_updates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traces = tmp_path / "traces"
+    flags = (*TINY, "--name", "traced", *outputs(tmp_path))
+    status, out, err = run(capsys, "train", *flags, "--profile", traces)
+    assert status == 0, err
+    assert f"profile     {traces}" in out
+    (trace,) = traces.rglob("*.trace.json.gz")
+    assert b"traceEvents" in gzip.decompress(trace.read_bytes())
+    assert list(traces.rglob("*.xplane.pb"))
+
+
+def test_a_profile_that_cannot_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    refused(capsys, tmp_path, "cannot be written", "--profile", str(tmp_path / "file" / "x"))
+    profile = ("--profile", str(tmp_path / "traces"))
+    refused(capsys, tmp_path, "the run has 1", *profile, "--total-timesteps", "128")
+    assert not (tmp_path / "traces").exists()
 
 
 def test_an_interrupt_is_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

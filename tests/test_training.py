@@ -1,5 +1,6 @@
 """The training loop's market, monitor, registry and checkpoints."""
 
+import dataclasses
 import json
 import threading
 from functools import partial
@@ -10,8 +11,8 @@ import pytest
 
 from jules_jax import config
 from jules_jax.agent import network
-from jules_jax.errors import InputError
-from jules_jax.training import checkpoints, market, registry
+from jules_jax.errors import Diverged, InputError
+from jules_jax.training import checkpoints, guard, loop, market, registry
 from jules_jax.training.monitor import EpisodeWindow, progress_line
 from tests.tiny import SETTINGS
 
@@ -44,6 +45,61 @@ def test_episode_means_use_the_newest_hundred_episodes():
     assert window.means()["ep_rew"] == pytest.approx(280 / 110)
     window.add({"episodes": 100, "ep_rew": 500.0})
     assert window.means()["ep_rew"] == pytest.approx(5.0)
+
+
+def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monkeypatch):
+    events = []
+
+    class Stub:
+        """Learner, market, monitor and guard: notes what is asked of it, in order."""
+
+        def update(self, state, params, numbers):
+            events.append(f"dispatch {state + 1}")
+            return state + 1, {}
+
+        def log(self, update, metrics):
+            events.append(f"log {update}")
+
+        def hold(self, start):
+            assert start.update == start.state + 1
+
+        check = lambda self, update, metrics: events.append(f"check {update}")  # noqa: E731
+        refresh = lambda self, update: False  # noqa: E731
+        generation = 0
+
+    @dataclasses.dataclass
+    class Params:
+        progress: float = 0.0
+
+    monkeypatch.setattr(guard, "magnitudes", lambda state, of_members: {})
+    settings = config.load(SETTINGS)
+    stub = Stub()
+    prepared = loop._Prepared(settings, stub, stub, Params(), 0, ())
+    state, _ = loop._updates(prepared, stub, stub, None, lambda text: events.append("say"))
+    assert state == 4
+    assert " ".join(events) == (
+        "dispatch 1 say log 1 check 1 dispatch 2 dispatch 3 log 2 check 2 "
+        "dispatch 4 log 3 check 3 log 4 check 4"
+    )
+
+
+def test_an_update_of_a_later_market_is_replayed_bit_for_bit(tmp_path, monkeypatch):
+    """Update 3 is the first on the market's second generation; it is said to diverge."""
+    calls, offending = [], guard.offending
+
+    def third(metrics):
+        calls.append(metrics)
+        return ["train/loss"] if len(calls) == 3 else []
+
+    monkeypatch.setattr(guard, "offending", third)
+    places = {"runs_dir": str(tmp_path / "runs"), "checkpoint_dir": str(tmp_path / "checkpoints")}
+    settings = config.load(SETTINGS | places | {"name": "x"})
+    with pytest.raises(Diverged, match="update 3 of 4: train/loss is"):
+        loop.train(settings, say=lambda text: None)
+    monkeypatch.setattr(guard, "offending", offending)
+    kept = tmp_path / "runs" / "x" / guard.DIRECTORY
+    assert guard.load(kept).generation == 1
+    assert "0 of them not finite: as recorded, bit for bit" in loop.replay(kept, settings)
 
 
 def test_the_progress_line_shows_a_dash_before_the_first_episode_has_ended():

@@ -141,9 +141,11 @@ class Learner:
         """
         if settings is None:
             settings = self._ppo
-        elif self.members is not None:
+        elif self.members is None:
+            settings = cast_section(settings)
+        else:
             settings = self._for_each_member(settings)
-        return self._run_update(state, env_params, cast_section(settings))
+        return self._run_update(state, env_params, settings)
 
     def _lane_ids(self) -> jax.Array:
         """Global ids `[N / D]` of this device's lanes."""

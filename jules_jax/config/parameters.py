@@ -363,6 +363,23 @@ class PPO:
 
 
 @dataclass(frozen=True)
+class Population:
+    """Several agents trained in one program: every combination of a sweep, with several seeds."""
+
+    num_seeds: int = kinds.count(1, "agents per combination of the sweep, each from a seed")
+    sweep: str = kinds.text(
+        "", "YAML file of numbers to vary: lists of values by key, such as ppo.gamma: [0.98, 0.99]"
+    )
+    exploit_every: int = kinds.whole(
+        0, "updates after which the worst agents go on from copies of the best; 0: never"
+    )
+    exploit_fraction: float = kinds.up_to_half(0.25, "share of the agents that are replaced then")
+    explore_factor: float = kinds.above_one(
+        1.25, "a copy's swept numbers are multiplied or divided by this"
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; `load` and `resolve` return validated ones."""
 
@@ -384,6 +401,7 @@ class Config:
     reward: Reward = field(default_factory=Reward)
     network: Network = field(default_factory=Network)
     ppo: PPO = field(default_factory=PPO)
+    population: Population = field(default_factory=Population)
 
     @property
     def batch_size(self) -> int:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
 from jules_jax import config
+from jules_jax.training.leaderboard import Leaderboard
 
 EPISODE_WINDOW = 100
 """Episode means are over the newest updates that hold at least this many episodes, as in SB3."""
+LEADERBOARD = "leaderboard.txt"
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
 
@@ -48,48 +53,40 @@ class EpisodeWindow:
         return {name: self._total(name) / episodes for name in names}
 
 
-class Monitor:
-    """Turns the metrics of updates into scalars under Stable-Baselines3's names, and shows them.
+class Recorder:
+    """Writes one agent's updates, as scalars under Stable-Baselines3's names.
 
     `rollout/ep_*` are means over whole episodes and absent before the first has ended; other
     per-episode sums of `env.metrics` are means over the same episodes under their own names.
     """
 
-    def __init__(self, run_dir: Path, settings: config.Config, updates: int) -> None:
+    def __init__(self, directory: Path, settings: config.Config) -> None:
         self._settings = settings
-        self._updates = updates
-        self._writer = SummaryWriter(str(run_dir))
-        self._file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._writer = SummaryWriter(str(directory))
+        self._file = open(directory / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self._window = EpisodeWindow()
         self._began = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=11)
-        self._shown = -PLAIN_LINE_SECONDS
-        self.scalars: dict[str, float] = {}
 
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Closes the files."""
         self._writer.close()
         self._file.close()
-        if sys.stdout.isatty():
-            print()
 
-    def log(self, update: int, metrics: dict[str, np.ndarray]) -> None:
-        """Writes and shows the metrics of update number `update` (from 1)."""
-        scalars = self._scalars(update, {name: float(value) for name, value in metrics.items()})
+    def log(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Writes the metrics of update number `update` (from 1), and returns the scalars.
+
+        What is not finite is null in `metrics.jsonl`, and missing from the events.
+        """
+        scalars = self._scalars(update, metrics)
         steps = update * self._settings.num_envs * self._settings.ppo.n_steps
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, steps)
-        self._file.write(json.dumps({"update": update, "timesteps": steps, **scalars}) + "\n")
+        row = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        for name, value in row.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, steps)
+        self._file.write(json.dumps({"update": update, "timesteps": steps, **row}) + "\n")
         self._file.flush()
-        self.scalars = scalars
-        self._show(update, steps)
+        return scalars
 
     def _scalars(self, update: int, raw: dict[str, float]) -> dict[str, float]:
         per_episode = "episode_sum/"
@@ -116,13 +113,82 @@ class Monitor:
         scalars["time/total_timesteps"] = float(update * steps)
         return scalars
 
-    def _show(self, update: int, steps: int) -> None:
-        now = time.monotonic()
-        live, last = sys.stdout.isatty(), update == self._updates
+
+class Monitor:
+    """Records every agent of a run, and shows one line: of the agent, or of the population.
+
+    Members of a population write to directories of their own in the run's; `LEADERBOARD` there
+    says how they stand.
+    """
+
+    def __init__(self, run_dir: Path, settings: config.Config, names: Sequence[str] = ()) -> None:
+        """names: of a population's members, none for a single agent."""
+        self._settings = settings
+        self._names = tuple(names)
+        self._board = Leaderboard(names)
+        self._path = run_dir / LEADERBOARD
+        directories = [run_dir / name for name in names] or [run_dir]
+        for directory in directories:
+            directory.mkdir(exist_ok=True)
+        self._recorders = [Recorder(directory, settings) for directory in directories]
+        self._shown = -PLAIN_LINE_SECONDS
+        self.scalars: list[dict[str, float]] = [{} for _ in directories]
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for recorder in self._recorders:
+            recorder.close()
+        if sys.stdout.isatty():
+            print()
+
+    def log(self, update: int, metrics: dict[str, np.ndarray]) -> None:
+        """Writes and shows the metrics of update `update` (from 1); `[M]` of a population."""
+        each = {name: np.atleast_1d(value) for name, value in metrics.items()}
+        self.scalars = [
+            recorder.log(update, {name: float(values[place]) for name, values in each.items()})
+            for place, recorder in enumerate(self._recorders)
+        ]
+        if self._names:
+            self._board.add(update, self.scalars)
+        self._show(update)
+
+    @property
+    def best(self) -> int:
+        """Place of the agent with the best newest score, 0 of a single one."""
+        return int(np.argmax(self.scores())) if self._names else 0
+
+    def scores(self) -> NDArray[np.float64]:
+        """What members are compared by, `[M]`; see `leaderboard`."""
+        return self._board.scores()
+
+    def copied(self, source: NDArray[np.int64]) -> None:
+        """Tells the leaderboard whose weights each member goes on with, `[M]`."""
+        for place, of in enumerate(source.tolist()):
+            if of != place:
+                self._board.copied(self._names[place], self._names[of])
+
+    def leaderboard(self) -> str:
+        """How the members stand; empty for a single agent."""
+        return self._board.table() if self._names else ""
+
+    def _show(self, update: int) -> None:
+        now, updates = time.monotonic(), self._settings.num_updates
+        live, last = sys.stdout.isatty(), update == updates
         if not live and not last and now - self._shown < PLAIN_LINE_SECONDS:
             return
         self._shown = now
-        line = progress_line(update, self._updates, steps, self.scalars)
+        agents, steps = len(self._recorders), self._settings.num_envs * self._settings.ppo.n_steps
+        line = progress_line(update, updates, update * steps, self.scalars[self.best])
+        if self._names:
+            self._path.write_text(self.leaderboard() + "\n", encoding="utf-8")
+            line += f"  ({self._names[self.best]}, the best of {agents})"
         print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", flush=True)
 
 

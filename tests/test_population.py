@@ -1,0 +1,221 @@
+"""Populations of training: sweeps, who copies whom, and the leaderboard."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jules_jax import config
+from jules_jax.agent.learner import TrainState
+from jules_jax.env.params import make_params
+from jules_jax.errors import InputError
+from jules_jax.training import checkpoints, loop, population
+from jules_jax.training.leaderboard import Leaderboard
+from tests.tiny import SETTINGS
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    def members(text, **values):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        return population.members(config.load({"sweep": str(path), **values}))
+
+    return members
+
+
+def test_members_are_all_combinations_with_every_seed(sweep):
+    found = sweep(
+        "ppo.learning_rate: [1e-4, 5e-4]\nfills:\n  fee_bps: [0, 1]\n", num_seeds=2, seed=5
+    )
+    assert len(found) == 8
+    assert [member.name for member in found[:3]] == [
+        "learning_rate-1e-4_fee_bps-0_seed-5",
+        "learning_rate-1e-4_fee_bps-0_seed-6",
+        "learning_rate-1e-4_fee_bps-1_seed-5",
+    ]
+    last = found[-1].settings
+    assert (last.ppo.learning_rate, last.fills.fee_bps, last.seed) == (5e-4, 1.0, 6)
+    assert last.population == config.Population()
+
+
+def test_without_a_sweep_members_differ_in_their_seed_only():
+    first, second = population.members(config.load({"num_seeds": 2}))
+    assert (first.name, second.name) == ("seed-0", "seed-1")
+    assert config.to_dict(first.settings) == config.to_dict(config.Config())
+    changed = {**config.to_dict(first.settings), "seed": 1}
+    assert config.to_dict(second.settings) == changed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ppo.n_steps: [64, 128]", "ppo.n_steps .* line 1 must be the same for all agents"),
+        ("num_envs: [64]", "num_envs .* must be the same"),
+        ("account.initial_capital: [1e4, 1e5]", "must be the same"),
+        ("ppo.gamma: 0.9", "ppo.gamma .* line 1 is one value, expected a list"),
+        ("ppo.gamma: []", "is one value, expected a list"),
+        ("ppo.gamma: [0.9, 1.1]", "ppo.gamma in .*sweep.yaml is 1.1, expected a number from 0"),
+        ("ppo.gamma: [0.9, 0.9]", "a value comes twice"),
+        ("gamma: [0.9]\nppo.gamma: [0.8]", "ppo.gamma .* line 2 is there twice"),
+        ("ppo.gama: [0.9]", "the nearest valid key is 'ppo.gamma'"),
+        ("- 1", "expected lists such as"),
+        ("safeguards.soft_dd_pct: [0.03, 0.05]", "expected below safeguards.hard_dd_pct"),
+    ],
+)
+def test_a_bad_sweep_is_told_in_a_sentence(sweep, text, message):
+    with pytest.raises(InputError, match=message):
+        sweep(text)
+
+
+def test_stacked_numbers_are_every_members_own(sweep):
+    found = sweep("ppo.gamma: [0.9, 0.99]\nfills.fee_bps: [0, 1, 2]")
+    np.testing.assert_allclose(
+        population.of_learner(found).gamma, [0.9, 0.9, 0.9, 0.99, 0.99, 0.99]
+    )
+    params = jax.eval_shape(lambda: make_params(config.Config(), None))
+    stacked = population.of_environment(params, found)
+    np.testing.assert_allclose(stacked.fills.fee_bps, [0, 1, 2, 0, 1, 2])
+    assert {leaf.shape for leaf in jax.tree.leaves(stacked.safeguards)} == {(6,)}
+    assert stacked.progress.shape == ()
+
+
+def test_the_worst_go_on_from_the_best_and_nobody_else_moves():
+    scores = np.array([5.0, -np.inf, 3.0, 9.0, 1.0, 7.0, 2.0, 4.0])
+    rng = np.random.default_rng(0)
+    drawn = np.array([population.exploit(scores, 0.25, rng) for _ in range(200)])
+    kept = [0, 2, 3, 5, 6, 7]
+    np.testing.assert_array_equal(drawn[:, kept], np.broadcast_to(kept, (200, 6)))
+    for replaced in (1, 4):
+        assert set(drawn[:, replaced]) == {3, 5}
+    np.testing.assert_array_equal(population.exploit(np.zeros(1), 0.5, rng), [0])
+    assert set(population.exploit(np.array([1.0, 2.0]), 0.25, rng)) == {1}
+
+
+def test_a_copy_explores_around_its_sources_numbers(sweep):
+    text = "ppo.learning_rate: [1e-4, 5e-4]\nppo.gamma: [0.99]\nppo.ent_coef_end: [-1]"
+    found, seen = sweep(text), set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        kept, copy = population.explore(found, np.array([0, 0]), 1.25, rng)
+        assert kept == found[0]
+        assert (copy.name, copy.settings.seed) == (found[1].name, found[1].settings.seed)
+        ppo = copy.settings.ppo
+        seen.add((round(ppo.learning_rate, 9), round(ppo.gamma, 9), ppo.ent_coef_end))
+    expected = {(rate, gamma, -1.0) for rate in (8e-5, 1.25e-4) for gamma in (0.9875, 0.992)}
+    assert seen == expected
+
+
+def test_a_number_that_would_not_be_allowed_stays(sweep):
+    found = sweep("account.position_size_pct: [0.5, 0.9]")
+    drawn = [
+        population.explore(found, np.array([1, 1]), 1.25, np.random.default_rng(seed))[0]
+        for seed in range(20)
+    ]
+    sizes = {member.settings.account.position_size_pct for member in drawn}
+    assert sorted(sizes) == pytest.approx([0.72, 0.9])  # 1.125 is more than all of the equity
+
+
+def scalars(net):
+    return {"pnl/net": net, "rollout/ep_rew_mean": 1.5, "train/entropy_loss": -0.7}
+
+
+def test_the_leaderboard_ranks_by_the_best_score_so_far():
+    board = Leaderboard(["a", "b", "c"])
+    board.add(1, [scalars(10.0), scalars(30.0), {}])
+    board.add(2, [scalars(20.0), scalars(5.0), {}])
+    board.copied("c", "a")
+    np.testing.assert_array_equal(board.scores(), [20.0, 5.0, -np.inf])
+    rows = [line.split() for line in board.table().splitlines()[2:]]
+    assert rows == [
+        ["b", "30.00", "1", "5.00", "1.50", "0.70"],
+        ["a", "20.00", "2", "20.00", "1.50", "0.70"],
+        ["c", "–", "0", "–", "–", "–", "a"],
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two spreads and two seeds each, 4 updates, after update 2 of which the worst copies."""
+    root = tmp_path_factory.mktemp("population")
+    (root / "sweep.yaml").write_text("fills.bid_ask_spread_bps: [0, 20]\n")
+    places = {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
+    settings = config.load(
+        {**SETTINGS, **places, "name": "pop", "num_seeds": 2, "sweep": str(root / "sweep.yaml")}
+    )
+    return root, settings, loop.train(settings, say=lambda text: None)
+
+
+def test_every_member_has_its_curves_and_its_checkpoint(run):
+    root, settings, result = run
+    members = population.members(settings)
+    for member in members:
+        rows = [
+            json.loads(line)
+            for line in (root / "runs" / "pop" / member.name / "metrics.jsonl").open()
+        ]
+        assert [row["update"] for row in rows] == [1, 2, 3, 4]
+        assert list((root / "runs" / "pop" / member.name).glob("events.out.tfevents.*"))
+        saved = checkpoints.find(root / "checkpoints" / "pop" / member.name)
+        spread = checkpoints.load_meta(saved)["config"]["fills"]["bid_ask_spread_bps"]
+        assert spread == member.settings.fills.bid_ask_spread_bps
+    assert result.checkpoint.parent.name in {member.name for member in members}
+    table = (root / "runs" / "pop" / "leaderboard.txt").read_text()
+    assert result.leaderboard + "\n" == table
+    assert all(member.name in table for member in members)
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_member_is_the_agent_that_its_config_trains_alone(run, tmp_path, place):
+    """Seed 0 of a run meets the run's own market; of seed 1 only the market is another."""
+    root, settings, _ = run
+    member = population.members(settings)[place]
+    places = {"runs_dir": str(tmp_path / "runs"), "checkpoint_dir": str(tmp_path / "checkpoints")}
+    alone = config.load({**config.to_dict(member.settings), **places, "name": "alone"})
+    curve = lambda path: [json.loads(line) for line in path.open()]  # noqa: E731
+    together = curve(root / "runs" / "pop" / member.name / "metrics.jsonl")
+    loop.train(alone, say=lambda text: None)
+    expected = curve(tmp_path / "runs" / "alone" / "metrics.jsonl")
+    same = member.settings.seed == settings.seed
+    near = [
+        np.isclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+        for ours, theirs in zip(together, expected, strict=True)
+        for name in ("rollout/ep_rew_mean", "train/value_loss", "train/entropy_loss", "pnl/net")
+        if name in ours or name in theirs
+    ]
+    assert len(near) >= 12
+    assert all(near) == same
+
+
+def test_a_copy_has_its_sources_weights_and_optimizer_and_its_own_lanes():
+    weights = {"kernel": jnp.arange(4.0)[:, None] * jnp.ones((4, 3))}
+    before = TrainState(weights, {"m": jnp.arange(4.0)}, *(jnp.arange(4) for _ in range(3)))
+    after = population.copy_weights(before, np.array([0, 2, 2, 0]))
+    np.testing.assert_array_equal(after.params["kernel"][:, 0], [0, 2, 2, 0])
+    np.testing.assert_array_equal(after.opt_state["m"], [0, 2, 2, 0])
+    for own in (after.lanes, after.key, after.update):
+        np.testing.assert_array_equal(own, [0, 1, 2, 3])
+
+
+def test_population_based_training_moves_the_copys_numbers(run, tmp_path):
+    _, settings, _ = run
+    places = {"runs_dir": str(tmp_path / "runs"), "checkpoint_dir": str(tmp_path / "checkpoints")}
+    evolving = dataclasses.replace(settings.population, exploit_every=2)
+    loop.train(dataclasses.replace(settings, population=evolving, **places), say=lambda text: None)
+    found = {}
+    for member in population.members(settings):
+        saved = checkpoints.find(tmp_path / "checkpoints" / "pop" / member.name)
+        costs = checkpoints.load_meta(saved)["config"]["fills"]
+        found[member.name] = costs["bid_ask_spread_bps"]
+    table = (tmp_path / "runs" / "pop" / "leaderboard.txt").read_text().splitlines()
+    copied = [row.split() for row in table[2:] if len(row.split()) == 7]
+    assert len(copied) == 1  # a quarter of four
+    copy, source = copied[0][0], copied[0][-1]
+    allowed = {0.0} if "bps-0" in source else {16.0, 25.0}
+    assert round(found.pop(copy), 6) in allowed
+    assert all(spread == (0.0 if "bps-0" in name else 20.0) for name, spread in found.items())
