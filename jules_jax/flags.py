@@ -41,6 +41,8 @@ COMMON = (
     "ppo.num_minibatches",
     "ppo.learning_rate",
     "ppo.ent_coef",
+    "population.num_seeds",
+    "population.sweep",
 )
 """The parameters that `--help` shows."""
 

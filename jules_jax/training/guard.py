@@ -98,7 +98,7 @@ def offending(metrics: Values) -> list[str]:
 
 @partial(jax.jit, static_argnames="of_members")
 def magnitudes(state: TrainState, *, of_members: bool = False) -> dict[str, jax.Array]:
-    """Largest magnitude in each part of what an update returned: not finite where the part is not.
+    """Largest magnitude in each part of what an update returned, NaN where it is not all finite.
 
     Of a population (`of_members`) each member's, `[M]`.
 
@@ -118,10 +118,15 @@ def _largest(state: TrainState) -> dict[str, jax.Array]:
         for name, part in parts.items()
     }
     return {
-        f"state/{name}": jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]).max()
+        f"state/{name}": jnp.stack([_magnitude(leaf) for leaf in leaves]).max()
         for name, leaves in floats.items()
         if leaves
     }
+
+
+def _magnitude(leaf: jax.Array) -> jax.Array:
+    """Its maximum would not do: on a CPU the maximum over devices passes over a NaN."""
+    return jnp.where(jnp.isfinite(leaf).all(), jnp.max(jnp.abs(leaf)), jnp.nan)
 
 
 def load(path: Path) -> Divergence:
