@@ -26,10 +26,11 @@ except ImportError:  # absent, or older than AutoresetMode
         "gymnasium is missing or too old, expected 1.1 or newer: pip install 'jules-jax[gymnasium]'"
     ) from None
 
+from jules_jax.env.episodes import NUM_ACTIONS
 from jules_jax.env.observation import NUM_OBSERVATIONS, OBSERVATION_LIMIT
 from jules_jax.env.params import EnvParams
 from jules_jax.env.record import Outcome, StepRecord
-from jules_jax.env.trading_env import NUM_ACTIONS, TradingEnv
+from jules_jax.env.trading_env import TradingEnv
 from jules_jax.env.transition import EnvState
 
 Array = NDArray[Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,34 +10,10 @@ import jax.numpy as jnp
 from gymnax.environments import environment, spaces
 
 from jules_jax.config import Config
-from jules_jax.env.observation import NUM_OBSERVATIONS, OBSERVATION_LIMIT, observe
+from jules_jax.env.episodes import NUM_ACTIONS, Episodes, advance, begin
+from jules_jax.env.observation import NUM_OBSERVATIONS, OBSERVATION_LIMIT
 from jules_jax.env.params import EnvParams, make_params
-from jules_jax.env.staging import make_stage
-from jules_jax.env.transition import EnvState, initial_state, transition
-from jules_jax.market.table import MarketData, read_row
-
-NUM_ACTIONS = 3
-SMALL_TABLE = 256
-"""Up to this many stretches, comparing with all is faster than a binary search."""
-
-
-def draw_start(key: jax.Array, market: MarketData) -> tuple[jax.Array, jax.Array]:
-    """A start row, uniform over all admissible ones, and its symbol; int32 scalars.
-
-    Where the market has shares, the stretch is drawn by them and the row uniformly within it.
-    """
-    bounds = market.cumulative if market.shares is None else market.shares
-    total = bounds[-1].astype(jnp.uint32)
-    # the bias of a remainder is below total/2³², 1e-3 at four million starts; none for shares
-    bits = jax.random.bits(key, () if market.shares is None else (2,), jnp.uint32)
-    ticket = ((bits if market.shares is None else bits[0]) % total).astype(jnp.int32)
-    method = "compare_all" if bounds.shape[0] <= SMALL_TABLE else "scan"
-    stretch = jnp.searchsorted(bounds, ticket, side="right", method=method)
-    symbol, first, last = (market.episodes[stretch, column] for column in range(3))
-    if market.shares is None:
-        return last + 1 - (bounds[stretch] - ticket), symbol
-    starts = (last - first + 1).astype(jnp.uint32)
-    return first + (bits[1] % starts).astype(jnp.int32), symbol
+from jules_jax.env.transition import EnvState
 
 
 class TradingEnv(environment.Environment[EnvState, EnvParams]):
@@ -73,17 +48,11 @@ class TradingEnv(environment.Environment[EnvState, EnvParams]):
     ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
         """One step without reset: (obs, state, reward, terminated, info)."""
         del key  # an episode is a function of its start and its actions
-        row = read_row(params.market.rows, state.row + 1)
-        state, record = transition(state, row, jnp.asarray(action), params)
-        obs = observe(state, row, params)
-        return obs, state, record.reward, record.terminated, {"record": record}
+        return advance(state, action, params)
 
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """A fresh start, uniform over the admissible rows."""
-        start, symbol = draw_start(key, params.market)
-        row = read_row(params.market.rows, start)
-        state = initial_state(row, start, symbol, params)
-        return observe(state, row, params), state
+        return begin(key, params)
 
     @partial(jax.jit, static_argnames=("self",))
     def step(
@@ -94,24 +63,12 @@ class TradingEnv(environment.Environment[EnvState, EnvParams]):
         params: EnvParams | None = None,
     ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, jax.Array, dict[Any, Any]]:
         """One step with automatic reset: gymnax's contract, with fewer draws and selects."""
-        if params is None:
-            params = self.default_params
-        stage = make_stage(params.market)
-        final_obs, stepped, reward, terminated, info = self.step_env(key, state, action, params)
-        final_obs, stepped, reward = stage((final_obs, stepped, reward))
-        truncated = self.is_truncated(stepped, params)
-        done = terminated | truncated
-        fresh_obs, fresh = stage(self.reset_env(key, params))
-        state = jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, stepped)
-        obs = jnp.where(done, fresh_obs, final_obs)
-        flags = {"terminated": terminated, "truncated": truncated}
-        return obs, state, reward, terminated, truncated, {
-            **info, **flags, "final_observation": final_obs,
-        }  # fmt: skip
+        params = self.default_params if params is None else params
+        return Episodes().step(key, state, action, params)
 
     def with_time(self, state: EnvState, time: jax.Array) -> EnvState:
         """`state` as if `time` steps were done: lanes that start at different clocks."""
-        return dataclasses.replace(state, time=time.astype(jnp.int32))
+        return Episodes().with_time(state, time)
 
     @property
     def name(self) -> str:

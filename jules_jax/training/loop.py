@@ -17,9 +17,9 @@ import numpy as np
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.agent.learner import Learner, TrainState
+from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
-from jules_jax.env.trading_env import TradingEnv
 from jules_jax.errors import Diverged
 from jules_jax.training import checkpoints, guard, population, registry, run_directory
 from jules_jax.training.guard import Guard
@@ -109,7 +109,7 @@ def _prepare(
     market = Market(settings, generation=generation)
     params = make_params(settings, market.data, progress=0.0)
     learner = Learner(
-        TradingEnv(settings),
+        Episodes(),
         settings,
         step_metrics=_step_metrics,
         members=len(members) or None,

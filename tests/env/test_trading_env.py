@@ -14,9 +14,10 @@ from scipy import stats
 
 from jules_jax import config as configs
 from jules_jax.config import Account, Fills
+from jules_jax.env.episodes import draw_start
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.record import StepRecord
-from jules_jax.env.trading_env import TradingEnv, draw_start
+from jules_jax.env.trading_env import TradingEnv
 from jules_jax.market.feed import SimulatedFeed
 from jules_jax.market.table import MarketData, Row
 from tests.env.episodes import (

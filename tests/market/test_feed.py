@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from jules_jax import config
-from jules_jax.env.trading_env import draw_start
+from jules_jax.env.episodes import draw_start
 from jules_jax.errors import InputError
 from jules_jax.market import feed, simulator, table
 
