@@ -8,9 +8,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 GATES = 4
 """Blocks of H columns in every kernel, in this order: input, forget, candidate, output."""
+SAVED = "gates"
+"""The name under which a step's `[N, 4H]` sums are kept for the gradient."""
 
 
 @jax.tree_util.register_dataclass
@@ -62,32 +65,37 @@ def step(params: LSTM, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Ca
     Where `first` `[N]` (bool) is true the carry is that of an episode's start, zero unless learned,
     *before* the step.
     """
-    carry = _recur(params, carry, _project(params, x), first)
+    carry = _recur(params, _kernel(params), carry, x, first)
     return carry, carry.hidden
 
 
 def sequence(params: LSTM, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
     """`step` over time: `x` `[T, N, I]` and `first` `[T, N]` give the last carry and `[T, N, H]`.
 
-    The projection of all inputs is one matrix product outside the recurrence.
+    For its gradient a step keeps its carry and the sums that enter its gates. What follows from
+    them is computed again, for less than writing and reading it costs (benchmarks/NOTES.md).
     """
+    kernel = _kernel(params)
+    keep_sums = jax.checkpoint_policies.save_only_these_names(SAVED)
 
+    @partial(jax.checkpoint, prevent_cse=False, policy=keep_sums)
     def body(carry: Carry, inputs: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-        carry = _recur(params, carry, *inputs)
+        carry = _recur(params, kernel, carry, *inputs)
         return carry, carry.hidden
 
-    return lax.scan(body, carry, (_project(params, x), first))
+    return lax.scan(body, carry, (x, first))
 
 
-def _project(params: LSTM, x: jax.Array) -> jax.Array:
-    return x @ params.input_kernel + params.bias
+def _kernel(params: LSTM) -> jax.Array:
+    """Both kernels as one, `[I + H, 4H]`: a step is one matrix product."""
+    return jnp.concatenate([params.input_kernel, params.recurrent_kernel])
 
 
-def _recur(params: LSTM, carry: Carry, projected: jax.Array, first: jax.Array) -> Carry:
+def _recur(params: LSTM, kernel: jax.Array, carry: Carry, x: jax.Array, first: jax.Array) -> Carry:
     start = params.start
     hidden = jnp.where(first[:, None], 0.0 if start is None else start.hidden, carry.hidden)
     cell = jnp.where(first[:, None], 0.0 if start is None else start.cell, carry.cell)
-    gates = projected + hidden @ params.recurrent_kernel
-    admit, keep, candidate, emit = jnp.split(gates, GATES, axis=-1)
+    gates = jnp.concatenate([x, hidden], axis=-1) @ kernel + params.bias
+    admit, keep, candidate, emit = jnp.split(checkpoint_name(gates, SAVED), GATES, axis=-1)
     cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(admit) * jnp.tanh(candidate)
     return Carry(hidden=jax.nn.sigmoid(emit) * jnp.tanh(cell), cell=cell)

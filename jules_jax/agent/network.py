@@ -253,10 +253,12 @@ def _value(params: Params, features: jax.Array) -> jax.Array:
 def _tower(
     recurrence: Recurrence, tower: Tower, carry: lstm.Carry, obs: jax.Array, first: jax.Array
 ) -> tuple[lstm.Carry, jax.Array]:
-    carry, features = recurrence(tower.lstm, carry, obs, first)
+    carry, memory = recurrence(tower.lstm, carry, obs, first)
+    # One axis of steps and lanes: with two, weight gradients would copy both of their factors.
+    features = memory.reshape(-1, memory.shape[-1])
     for layer in tower.hidden:
         features = jax.nn.relu(_dense(layer, features))
-    return carry, features
+    return carry, features.reshape(*first.shape, features.shape[-1])
 
 
 def _dense(layer: Dense, x: jax.Array) -> jax.Array:
