@@ -74,6 +74,10 @@ def _config_file(checkpoint: str | None) -> Path:
     for place in (directory, directory.parent):
         if (place / CONFIG_FILE).is_file():
             return place / CONFIG_FILE
+    if members := sorted(path.parent.name for path in directory.glob(f"*/{CONFIG_FILE}")):
+        raise errors.InputError(
+            f"{directory} is a population's, expected one of its members: {', '.join(members)}"
+        )
     raise errors.InputError(
         f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint"
     )
