@@ -1,0 +1,1 @@
+"""Markets whose answer is known: `python -m benchmarks.known_answer`."""
