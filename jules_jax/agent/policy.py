@@ -10,6 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jules_jax.agent import network
+from jules_jax.env.observation import action_mask
+
+HOLD = 1
+"""The action that asks for no order."""
 
 Act = Callable[[Any, jax.Array, Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
 
@@ -28,16 +32,33 @@ class Policy:
     act: Act
 
 
-def from_network(*, greedy: bool, precision: str = "default") -> Policy:
-    """The policy of `network.Params`: its most probable action, or a sample."""
+def from_network(*, greedy: bool, patience: int = 1, precision: str = "default") -> Policy:
+    """The policy of `network.Params`: a sample, or (`greedy`) what it means to do.
+
+    With patience 1 that is the most probable action. A policy that samples need not hurry: it may
+    enter with probability 0.2 a bar, and still be in within minutes, while HOLD is the most
+    probable action in each of them. So with `patience` k > 1 the greedy policy of the trading
+    environment gives the order that the sampled one would, were nothing to change, more likely
+    than not give within k bars: one of probability above 1 − 2^(−1/k). It asks for nothing that
+    the cooldown or the position's limit would refuse.
+    """
 
     def act(
         params: network.Params, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
     ) -> tuple[Any, jax.Array]:
         carry, logits, _ = network.apply_step(params, carry, obs, first, precision=precision)
-        if greedy:
-            return carry, jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return carry, jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+        if not greedy:
+            return carry, jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+        if patience > 1:
+            logits = _in_bars(logits, action_mask(obs), patience)
+        return carry, jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     name = "trained, greedy" if greedy else "trained, sampled"
     return Policy(name, network.initial_carry, act)
+
+
+def _in_bars(logits: jax.Array, possible: jax.Array, bars: int) -> jax.Array:
+    """Preferences `[N, 3]` among SELL, HOLD and BUY, of logits and what is `possible` `[N, 3]`."""
+    probability = jnp.where(possible, jax.nn.softmax(logits), 0.0)
+    enough = 1.0 - 0.5 ** (1.0 / bars)
+    return probability.at[:, HOLD].set(enough)

@@ -330,6 +330,11 @@ class Network:
     normalize_targets: bool = kinds.switch(
         False, "whether the critic learns returns in units of their running standard deviation"
     )
+    greedy_patience: int = kinds.count(
+        10,
+        "the greedy policy gives an order that the sampled one would, more likely than not, give "
+        "within this many bars; 1: the most probable action",
+    )
     learn_initial_carry: bool = kinds.switch(
         False, "whether the memory that an episode begins with is learned, not zero"
     )

@@ -122,9 +122,9 @@ def hold_out(config: Config, *, split: Split, episodes: int) -> HeldOut:
 
 
 def _trained(config: Config) -> tuple[Policy, Policy]:
-    precision = config.network.matmul_precision
+    precision, patience = config.network.matmul_precision, config.network.greedy_patience
     sampled = policy.from_network(greedy=False, precision=precision)
-    return sampled, policy.from_network(greedy=True, precision=precision)
+    return sampled, policy.from_network(greedy=True, patience=patience, precision=precision)
 
 
 def compare(config: Config, params: network.Params, held_out: HeldOut) -> Comparison:
