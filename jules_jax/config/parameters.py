@@ -331,7 +331,7 @@ class Network:
         False, "whether the critic learns returns in units of their running standard deviation"
     )
     greedy_patience: int = kinds.count(
-        10,
+        1,
         "the greedy policy gives an order that the sampled one would, more likely than not, give "
         "within this many bars; 1: the most probable action",
     )
