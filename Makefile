@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help train test test-long check bench clean
 
 help:
-	@echo "make train      train the smoke configuration (about four minutes on a laptop)"
+	@echo "make train      train the smoke configuration (about two minutes on a laptop)"
 	@echo "make test       run the test suite"
 	@echo "make test-long  run the longer proofs as well"
 	@echo "make check      lint and type-check"

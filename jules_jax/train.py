@@ -14,7 +14,7 @@ from jules_jax import config, errors, flags
 SUMMARY = (
     "Trains an LSTM-PPO trading agent: market, fills, risk and learner are one compiled program. "
     "Without --data it trains on simulated paths; --config configs/phase1_smoke.yaml is the "
-    "four-minute version."
+    "two-minute version."
 )
 SWITCHES = {"dry_run": "check config and data, say what would be trained, and exit"}
 OPTIONS = {

@@ -90,7 +90,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     },
     "phase1_smoke.yaml": {
         "batch_size": "derived: 12,288 for 384 lanes in 4 minibatches",
-        "n_epochs": "4 instead of 10, so that a CPU is done in about four minutes",
+        "n_epochs": "4 instead of 10, so that a CPU is done in about two minutes",
         "ent_coef": "0.01 instead of 0.03, so that a run this short becomes decisive",
     },
     "phase1_report.yaml": {},
