@@ -13,6 +13,7 @@ from jax import lax
 from benchmarks.workload import Updates, measure
 from jules_jax import config
 from jules_jax.agent import ppo, rollout
+from jules_jax.agent.learner import batch_of
 
 
 def pieces(updates: Updates) -> dict[str, Callable[[], Any]]:
@@ -40,7 +41,7 @@ def pieces(updates: Updates) -> dict[str, Callable[[], Any]]:
             precision=settings.network.matmul_precision,
         )
 
-    advantages = jax.jit(lambda steps, v_next: _advantages(steps, v_next, settings.ppo))
+    advantages = jax.jit(lambda steps, v_next: batch_of(steps, v_next, settings.ppo))
     _, steps, v_next, _ = act(state.params, state.lanes, env_params)
     batch = advantages(steps, v_next)
     carry, count = state.lanes.carry, settings.ppo.n_epochs * settings.ppo.num_minibatches
@@ -59,26 +60,6 @@ def pieces(updates: Updates) -> dict[str, Callable[[], Any]]:
         "gradients": lambda: gradient(state.params, *minibatch, settings.ppo, count, precision),
         "optimizer": lambda: step(state.params, state.opt_state, grads, settings.ppo, count),
     }
-
-
-def _advantages(steps: rollout.Transitions, v_next: jax.Array, settings: config.PPO) -> ppo.Batch:
-    advantage = ppo.gae(
-        steps.reward,
-        steps.value,
-        v_next,
-        steps.terminated,
-        steps.truncated,
-        settings.gamma,
-        settings.gae_lambda,
-    )
-    return ppo.Batch(
-        obs=steps.obs,
-        first=steps.first,
-        action=steps.action,
-        log_prob=steps.log_prob,
-        advantage=advantage,
-        target=advantage + steps.value,
-    )
 
 
 def _take(tree: tuple[Any, ppo.Batch], lanes: jax.Array) -> tuple[Any, ppo.Batch]:

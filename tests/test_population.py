@@ -73,6 +73,11 @@ def test_a_bad_sweep_is_told_in_a_sentence(sweep, text, message):
         sweep(text)
 
 
+def test_exploiting_without_a_population_is_refused():
+    with pytest.raises(InputError, match="exploit_every is 5 and there is one agent, expected"):
+        config.load({"exploit_every": 5})
+
+
 def test_stacked_numbers_are_every_members_own(sweep):
     found = sweep("ppo.gamma: [0.9, 0.99]\nfills.fee_bps: [0, 1, 2]")
     np.testing.assert_allclose(
@@ -94,6 +99,10 @@ def test_the_worst_go_on_from_the_best_and_nobody_else_moves():
     for replaced in (1, 4):
         assert set(drawn[:, replaced]) == {3, 5}
     np.testing.assert_array_equal(population.exploit(np.zeros(1), 0.5, rng), [0])
+    nobody = np.full(4, -np.inf)
+    np.testing.assert_array_equal(population.exploit(nobody, 0.5, rng), range(4))
+    only_the_last = np.array([-np.inf, -np.inf, -np.inf, 1.0])
+    np.testing.assert_array_equal(population.exploit(only_the_last, 0.5, rng)[1:], [1, 2, 3])
     assert set(population.exploit(np.array([1.0, 2.0]), 0.25, rng)) == {1}
 
 
@@ -214,7 +223,9 @@ def test_a_copy_has_its_sources_weights_and_optimizer_and_its_own_lanes():
 def test_population_based_training_moves_the_copys_numbers(run, tmp_path):
     _, settings, _ = run
     places = {"runs_dir": str(tmp_path / "runs"), "checkpoint_dir": str(tmp_path / "checkpoints")}
-    evolving = dataclasses.replace(settings.population, exploit_every=2)
+    evolving = dataclasses.replace(
+        settings.population, exploit_every=3
+    )  # by then episodes have ended
     loop.train(dataclasses.replace(settings, population=evolving, **places), say=lambda text: None)
     found = {}
     for member in population.members(settings):

@@ -186,23 +186,7 @@ class Learner:
             step_metrics=self.step_metrics,
             precision=self.settings.network.matmul_precision,
         )
-        advantage = ppo.gae(
-            steps.reward,
-            steps.value,
-            v_next,
-            steps.terminated,
-            steps.truncated,
-            settings.gamma,
-            settings.gae_lambda,
-        )
-        batch = ppo.Batch(
-            obs=steps.obs,
-            first=steps.first,
-            action=steps.action,
-            log_prob=steps.log_prob,
-            advantage=advantage,
-            target=advantage + steps.value,
-        )
+        batch = batch_of(steps, v_next, settings)
         learned, stats = self._learn(state, batch, settings, key_shuffle)
         metrics = stats | _rollout_metrics(steps, batch, totals)
         metrics["train/clip_range"] = jnp.asarray(settings.clip_range)
@@ -295,6 +279,27 @@ class Learner:
 
         epochs = jax.vmap(epoch)(jax.random.split(key, settings.n_epochs))
         return epochs.reshape(settings.n_epochs * settings.num_minibatches, -1)
+
+
+def batch_of(steps: rollout.Transitions, v_next: jax.Array, settings: config.PPO) -> ppo.Batch:
+    """What the loss reads of a rollout, with advantages and targets from `v_next` `[T, N]`."""
+    advantage = ppo.gae(
+        steps.reward,
+        steps.value,
+        v_next,
+        steps.terminated,
+        steps.truncated,
+        settings.gamma,
+        settings.gae_lambda,
+    )
+    return ppo.Batch(
+        obs=steps.obs,
+        first=steps.first,
+        action=steps.action,
+        log_prob=steps.log_prob,
+        advantage=advantage,
+        target=advantage + steps.value,
+    )
 
 
 def _rollout_metrics(

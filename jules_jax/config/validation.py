@@ -81,6 +81,12 @@ def _validate_market(config: Config) -> None:
 
 def _validate_learner(config: Config) -> None:
     """What must hold between the values of the learner."""
+    several = config.population.num_seeds > 1 or config.population.sweep != ""
+    _require(
+        several or config.population.exploit_every == 0,
+        f"population.exploit_every is {config.population.exploit_every} and there is one agent, "
+        "expected population.num_seeds above 1 or a population.sweep",
+    )
     ppo, lanes = config.ppo, config.num_envs // config.ppo.num_minibatches
     _require(
         ppo.n_steps <= config.max_steps_in_episode,

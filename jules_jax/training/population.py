@@ -170,11 +170,12 @@ def exploit(
     """Whose weights each member goes on with `[M]`: its own, or for the worst one of the best.
 
     Truncation selection (Jaderberg et al. 2017, section 4.1): the worst `fraction` by `scores`
-    `[M]`, one at least of two or more, each take after a uniform draw of as many best.
+    `[M]`, one at least of two or more, each take after a uniform draw of as many best. Who has no
+    score yet (−inf) is nobody's source.
     """
-    size = len(scores)
-    source = np.arange(size)
-    replaced = min(max(round(fraction * size), 1), size // 2)
+    source = np.arange(len(scores))
+    known = int(np.isfinite(scores).sum())
+    replaced = min(max(round(fraction * len(scores)), 1), len(scores) // 2, known)
     order = np.argsort(scores, kind="stable")
     if replaced:
         source[order[:replaced]] = rng.choice(order[-replaced:], replaced)

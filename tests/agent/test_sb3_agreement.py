@@ -38,6 +38,7 @@ from stable_baselines3.common.distributions import CategoricalDistribution  # no
 from benchmarks.sb3_curves import PLAIN, VecBridge, load_weights, named_weights, peer  # noqa: E402
 from jules_jax import config  # noqa: E402
 from jules_jax.agent import lstm, network, ppo, rollout  # noqa: E402
+from jules_jax.agent.learner import batch_of  # noqa: E402
 from jules_jax.env.observation import OBSERVATION_LIMIT  # noqa: E402
 from jules_jax.env.params import make_params  # noqa: E402
 from jules_jax.env.trading_env import TradingEnv  # noqa: E402
@@ -192,23 +193,7 @@ def ours(recording: Recording, learned: network.Params) -> dict[str, np.ndarray]
     """Everything compared, as we compute it; the loss has the weights `learned`."""
     steps, carry = recording.steps, recording.before.carry
     settings = SETTINGS.ppo
-    advantage = ppo.gae(
-        steps.reward,
-        steps.value,
-        recording.v_next,
-        steps.terminated,
-        steps.truncated,
-        settings.gamma,
-        settings.gae_lambda,
-    )
-    batch = ppo.Batch(
-        obs=steps.obs,
-        first=steps.first,
-        action=steps.action,
-        log_prob=steps.log_prob,
-        advantage=advantage,
-        target=advantage + steps.value,
-    )
+    batch = batch_of(steps, recording.v_next, settings)
     loss = jax.grad(lambda *inputs: ppo.loss(*inputs, settings), has_aux=True)
     grads, losses = jax.jit(loss)(learned, carry, batch)
     replay = jax.jit(network.apply_sequence)(recording.params, carry, steps.obs, steps.first)
@@ -217,7 +202,7 @@ def ours(recording: Recording, learned: network.Params) -> dict[str, np.ndarray]
         "log-probabilities of all actions": jax.nn.log_softmax(replay[1]),
         "log-probability of the action": steps.log_prob,
         "value": steps.value,
-        "advantage": advantage,
+        "advantage": batch.advantage,
         "target": batch.target,
     }
     losses = {name: losses[name] for name in LOSSES}
