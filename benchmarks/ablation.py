@@ -45,7 +45,7 @@ from jules_jax.evaluation import backtest, reference_policies
 from jules_jax.evaluation.reference_policies import HOLD
 from jules_jax.evaluation.statistics import Interval, mean_interval, ratio_of_means
 from jules_jax.market.feed import SimulatedFeed
-from jules_jax.training import loop
+from jules_jax.training import backend
 
 BASE = Path(__file__).parents[1] / "configs" / "phase1_smoke.yaml"
 RESULTS = Path(__file__).parent / "results"
@@ -541,7 +541,7 @@ def prepare(given: argparse.Namespace, base: config.Config) -> Ablation:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains and plays what is missing of the table, and prints it."""
     given = parse(argv)
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     try:
         base = base_config(given)
         named = [name.strip() for name in (given.report or given.only).split(";") if name.strip()]

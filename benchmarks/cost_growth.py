@@ -25,7 +25,7 @@ from matplotlib import ticker
 
 from benchmarks import timing
 from benchmarks.workload import ROOT, Updates, market_of, smoke
-from jules_jax.training import loop
+from jules_jax.training import backend
 
 IMAGE = ROOT / "docs" / "images" / "cost_growth.png"
 RESULTS = ROOT / "benchmarks" / "results" / "cost_growth.json"
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--image", type=Path, default=IMAGE)
     arguments = parser.parse_args()
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     facts = timing.hardware()
     rounds = 2 if arguments.quick else arguments.rounds
     every = slice(None, None, 2 if arguments.quick else 1)

@@ -2,9 +2,9 @@
 
 `python -m benchmarks.gemm_share [--lanes N] [--rounds R]`. Share = Σ flopsᵢ / rateᵢ ÷ update time,
 over every forward, dW and dX product of rollout and learning. Each rate is timed at its own shape
-and in its own form (both towers as a batch, recurrent products one time step at a time), in turns
-with the update, in one process. The gradient of a recurrent product by the observations is counted
-nowhere, since nothing needs it.
+and in its own form (both towers as a batch, recurrent products one time step at a time, on all
+devices at once, each with its share of the lanes), in turns with the update, in one process. The
+gradient of a recurrent product by the observations is counted nowhere, since nothing needs it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import timing
 from benchmarks.workload import Updates, market_of, smoke
@@ -76,10 +77,12 @@ def dense(
     return products
 
 
-def products(settings: config.Config, inputs: int = 12, actions: int = 3) -> list[Product]:
-    """Every product of an update on one device."""
+def products(
+    settings: config.Config, devices: int = 1, inputs: int = 12, actions: int = 3
+) -> list[Product]:
+    """Every product of an update on one of `devices` devices, with its share of the lanes."""
     rule, width = settings.ppo, settings.network.lstm_hidden_size
-    steps, lanes, gates = rule.n_steps, settings.num_envs, lstm.GATES * width
+    steps, lanes, gates = rule.n_steps, settings.num_envs // devices, lstm.GATES * width
     minibatches = rule.n_epochs * rule.num_minibatches
     rows = lanes // rule.num_minibatches
     layers = (width, *settings.network.net_arch)
@@ -113,8 +116,8 @@ def _shape(sizes: tuple[int, int, int, int]) -> str:
     return f"{towers} × [{rows:,}, {inputs}] @ [{inputs}, {outputs}]"
 
 
-def timed(product: Product, precision: str) -> Callable[[], Any]:
-    """A compiled run of `product.steps` products."""
+def timed(product: Product, precision: str, mesh: Mesh) -> Callable[[], Any]:
+    """A compiled run of `product.steps` products on every device of `mesh`, all at once."""
 
     def operand(shape: tuple[int, ...], moves: bool) -> jax.Array:
         held = min(product.steps, HELD) if moves else 1
@@ -126,7 +129,6 @@ def timed(product: Product, precision: str) -> Callable[[], Any]:
     def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
         return jnp.einsum(product.equation, left, right, precision=precision)
 
-    @jax.jit
     def run(left: jax.Array, right: jax.Array) -> jax.Array:
         def body(step: jax.Array, last: jax.Array) -> jax.Array:
             del last  # overwritten: an addition would be timed with the product
@@ -135,7 +137,14 @@ def timed(product: Product, precision: str) -> Callable[[], Any]:
         result = jax.eval_shape(multiply, left[0], right[0])
         return lax.fori_loop(0, product.steps, body, jnp.zeros(result.shape, result.dtype))
 
-    return lambda: run(left, right)
+    everywhere = PartitionSpec(*mesh.axis_names)
+    run = jax.shard_map(run, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    compiled, copies = jax.jit(run), mesh.size
+    left, right = (
+        jax.device_put(jnp.tile(x, (copies, *[1] * (x.ndim - 1))), NamedSharding(mesh, everywhere))
+        for x in (left, right)
+    )
+    return lambda: compiled(left, right)
 
 
 Clocks = tuple[float, float]
@@ -163,14 +172,14 @@ def measure(settings: config.Config, rounds: int) -> tuple[float, str]:
 
     The table has the share by processor time as well: the steadier one where others use the cores.
     """
-    settings = replace(settings, devices=1)
-    every = products(settings)
     updates = Updates(settings, *market_of(settings))
+    mesh = updates.learner.mesh
+    every = products(settings, mesh.size)
     runs: dict[str, Callable[[], Any]] = {UPDATE: updates}
     precision = settings.network.matmul_precision
-    runs |= {product.name: timed(product, precision) for product in every}
+    runs |= {product.name: timed(product, precision, mesh) for product in every}
     clocks = in_turns(runs, rounds)
-    return _share(every, clocks, clock=0), _table(settings, every, clocks)
+    return _share(every, clocks, clock=0), _table(settings, mesh.size, every, clocks)
 
 
 def _share(every: list[Product], clocks: dict[str, list[Clocks]], *, clock: int) -> float:
@@ -182,20 +191,24 @@ def _share(every: list[Product], clocks: dict[str, list[Clocks]], *, clock: int)
     return statistics.median(shares)
 
 
-def _table(settings: config.Config, every: list[Product], clocks: dict[str, list[Clocks]]) -> str:
+def _table(
+    settings: config.Config, devices: int, every: list[Product], clocks: dict[str, list[Clocks]]
+) -> str:
     def median(name: str, clock: int) -> float:
         return statistics.median(each[clock] for each in clocks[name])
 
-    total = sum(product.flops * product.times for product in every)
+    total = devices * sum(product.flops * product.times for product in every)
     lines = [
         f"  {settings.num_envs:,} lanes × {settings.ppo.n_steps} steps, {settings.ppo.n_epochs} "
-        f"epochs × {settings.ppo.num_minibatches} minibatches: {total / 1e9:,.1f} Gflop; update "
+        f"epochs × {settings.ppo.num_minibatches} minibatches on {devices} devices: "
+        f"{total / 1e9:,.1f} Gflop; update "
         f"{median(UPDATE, 0):.2f} s, {median(UPDATE, 1):.2f} CPU-s",
         f"  {'product':<52}{'Gflop':>8}{'Gflop/s':>9}{'per CPU-s':>11}{'CPU-s':>8}",
     ]
     for product in every:
-        work = product.flops * product.times / 1e9
-        rates = [product.flops * product.steps / median(product.name, c) / 1e9 for c in (0, 1)]
+        work = devices * product.flops * product.times / 1e9
+        done = devices * product.flops * product.steps / 1e9
+        rates = [done / median(product.name, clock) for clock in (0, 1)]
         lines.append(
             f"  {product.name:<52}{work:>8.2f}{rates[0]:>9.1f}{rates[1]:>11.1f}"
             f"{work / rates[1]:>8.3f}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from jules_jax import config
 from jules_jax.evaluation import comparison
 from jules_jax.evaluation.comparison import Comparison
-from jules_jax.training import checkpoints, loop
+from jules_jax.training import backend, checkpoints, loop
 
 CONFIG = Path(__file__).parents[1] / "configs" / "phase1_smoke.yaml"
 SAMPLED, GREEDY = "trained, sampled", "trained, greedy"
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=1024)
     arguments = parser.parse_args()
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     easy, seconds = train_and_play("easy", arguments.seed, arguments.episodes)
     null, _ = train_and_play("null", arguments.seed, arguments.episodes)
     print(f"\neasy, trained in {seconds:.0f} s\n{comparison.table(easy)}")

@@ -22,7 +22,7 @@ from typing import Any
 from jules_jax import config
 from jules_jax.evaluation import comparison
 from jules_jax.evaluation.comparison import Comparison
-from jules_jax.training import checkpoints, loop
+from jules_jax.training import backend, checkpoints, loop
 
 FREE: dict[str, Any] = {
     "fills.bid_ask_spread_bps": 0.0,
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=1024, help="fresh paths to play on")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     given = parser.parse_args(argv)
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     settings = config.load(
         {
             **FREE,

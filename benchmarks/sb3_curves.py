@@ -44,7 +44,7 @@ from jules_jax.env.params import EnvParams
 from jules_jax.env.trading_env import TradingEnv
 from jules_jax.evaluation import statistics
 from jules_jax.evaluation.statistics import Interval
-from jules_jax.training import loop
+from jules_jax.training import backend
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = ROOT / "docs" / "images" / "sb3_curves.png"
@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's")
     given = parser.parse_args(argv)
     mpl.use("Agg")
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     torch.set_num_threads(given.threads)
     per_episode = given.lanes * TASK["max_steps_in_episode"]
     episodes = -(-given.timesteps // per_episode)

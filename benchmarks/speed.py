@@ -25,7 +25,7 @@ from jules_jax import config
 from jules_jax.agent import network, policy
 from jules_jax.errors import InputError, run_command
 from jules_jax.market.feed import SimulatedFeed
-from jules_jax.training import loop
+from jules_jax.training import backend
 
 ORIGINAL_ENVIRONMENT = 1_400
 """Steps/s of the original environment alone, one thread (1,300 to 1,500)."""
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three rounds")
     parser.add_argument("--json", type=Path, help="file for hardware, date and all rows")
     arguments = parser.parse_args()
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     facts = timing.hardware()
     rounds = 3 if arguments.quick else arguments.rounds
     print(f"{timing.heading(facts)}; medians of {rounds} rounds\n", flush=True)

@@ -47,10 +47,11 @@ def main() -> None:
         raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
     episodes = flags.whole_number(parsed.extras, "episodes", default=1024, most=MOST_EPISODES)
     began = time.monotonic()
-    from jules_jax.evaluation import comparison  # imports JAX, which --help must not wait for
-    from jules_jax.training import checkpoints, loop
+    # these import JAX, which --help must not wait for
+    from jules_jax.evaluation import comparison
+    from jules_jax.training import backend, checkpoints
 
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     path = checkpoints.find(Path(parsed.extras["checkpoint"]))
     params = checkpoints.load_params(path, parsed.config)
     held_out = comparison.hold_out(parsed.config, split=split, episodes=episodes)

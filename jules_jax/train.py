@@ -46,9 +46,10 @@ def main() -> None:
     profile, replay = (parsed.extras[name] for name in OPTIONS)
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import loop, market, monitor, run_directory
+    from jules_jax.training import backend, loop, market, monitor, run_directory
 
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
+    backend.use_cores(parsed.config)
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if parsed.extras["dry_run"]:
         run_directory.claim(parsed.config).release()

@@ -254,7 +254,7 @@ def test_the_command_exits_1_where_a_market_fails_and_keeps_what_others_found(
     places = ["--results", str(results), "--figure", str(png)]
     monkeypatch.setitem(command.MARKETS, "cue", lambda *_: a_finding())
     monkeypatch.setitem(command.MARKETS, "regime", lambda *_: a_finding("regime", ["too little"]))
-    monkeypatch.setattr(command.loop, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(command.backend, "use_compilation_cache", lambda: None)
     assert command.main(["--only", "cue", *places]) == 0
     assert command.main(["--only", "regime", *places]) == 1
     assert "regime FAILS: too little" in capsys.readouterr().out

@@ -23,7 +23,7 @@ import jax
 from benchmarks.known_answer import games, report, trading
 from benchmarks.known_answer.report import Finding
 from jules_jax.errors import InputError
-from jules_jax.training import loop
+from jules_jax.training import backend
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "known_answer.json"
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    loop.use_compilation_cache()
+    backend.use_compilation_cache()
     findings = []
     for name in names:
         began = time.monotonic()

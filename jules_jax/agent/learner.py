@@ -242,8 +242,8 @@ class Learner:
     ) -> tuple[network.Params, Metrics]:
         """Gradient of the loss over the lanes of all devices, and its statistics."""
 
-        def mean_loss(params: network.Params) -> tuple[jax.Array, Metrics]:
-            loss, stats = ppo.loss(
+        def loss(params: network.Params) -> tuple[jax.Array, Metrics]:
+            return ppo.loss(
                 params,
                 carry,
                 minibatch,
@@ -251,12 +251,14 @@ class Learner:
                 axis_name=LANE,
                 precision=self.settings.network.matmul_precision,
             )
-            # The mean belongs inside: shard_map sums the gradients of replicated weights itself.
-            return lax.pmean(loss, LANE), stats
 
-        grads, stats = jax.grad(mean_loss, has_aux=True)(params)
+        # Each device differentiates its own copy and the gradients meet once. Of weights that all
+        # devices share, shard_map would sum them itself, but at every step of the LSTM.
+        own = lax.pcast(params, LANE, to="varying")
+        grads, stats = jax.grad(loss, has_aux=True)(own)
         deviation = lax.pmax(stats.pop("ratio_deviation"), LANE)
-        return grads, lax.pmean(stats, LANE) | {"ratio_deviation": deviation}
+        grads, stats = lax.pmean((grads, stats), LANE)
+        return grads, stats | {"ratio_deviation": deviation}
 
     def _minibatches(self, key: jax.Array) -> jax.Array:
         """This device's lanes in each optimizer step, `[n_epochs · num_minibatches, N / (D · M)]`.

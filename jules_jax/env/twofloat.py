@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_UPPER_MANTISSA = jnp.uint32(0xFFFFF000).item()
+_UPPER_MANTISSA = 0xFFFFF000
 
 
 class TwoFloat(NamedTuple):

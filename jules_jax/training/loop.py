@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,15 +43,6 @@ class Result:
     scalars: dict[str, float]
     seconds: float
     leaderboard: str = ""
-
-
-def use_compilation_cache() -> Path:
-    """Keeps compiled programs in the user's cache, or where JAX_COMPILATION_CACHE_DIR says."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or home / "jules_jax" / "xla")
-    jax.config.update("jax_compilation_cache_dir", str(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    return path
 
 
 def _print_at_once(text: str) -> None:

@@ -104,6 +104,49 @@ def test_any_number_of_devices_trains_the_same_agent(train, one_device, num_devi
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
 
+def test_devices_meet_once_a_minibatch_and_not_at_every_step_of_time():
+    if len(jax.devices()) < 2:
+        pytest.skip("needs 2 devices")
+    learner = Learner(toy_envs.StaggeredWalk(), SETTINGS, devices=jax.devices()[:2])
+    env_params = toy_envs.params(10, 0.1)
+    state = jax.eval_shape(learner.init, jax.random.key(0), env_params)
+    jaxpr = jax.make_jaxpr(learner.update)(state, env_params).jaxpr
+    reductions = {
+        length: [name for name in primitives(body) if "psum" in name or "pmax" in name]
+        for length, body in scans(jaxpr)
+    }
+    ppo_settings = SETTINGS.ppo
+    minibatches = ppo_settings.n_epochs * ppo_settings.num_minibatches
+    assert reductions[ppo_settings.n_steps] == []
+    assert reductions[minibatches] != []
+
+
+def inner(jaxpr):
+    """Equations of a jaxpr, each with the jaxprs inside it."""
+    for equation in jaxpr.eqns:
+        values = jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        )
+        bodies = [getattr(value, "jaxpr", value) for value in values]
+        yield equation, [body for body in bodies if hasattr(body, "eqns")]
+
+
+def primitives(jaxpr):
+    for equation, bodies in inner(jaxpr):
+        yield equation.primitive.name
+        for body in bodies:
+            yield from primitives(body)
+
+
+def scans(jaxpr):
+    """Length and body of every scan, the inner ones after those around them."""
+    for equation, bodies in inner(jaxpr):
+        if equation.primitive.name == "scan":
+            yield equation.params["length"], bodies[0]
+        for body in bodies:
+            yield from scans(body)
+
+
 def test_updates_compile_once(one_device):
     first, *later = one_device.compilations
     assert first >= 1
