@@ -32,7 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "cost_growth.json"
 MIB = 2**20
 STEPS = 32  # of a rollout, where its length is not what varies
 LANES = 384  # where their number is not what varies: those of the smoke configuration
-MEMBERS = (2, 4, 8, 16)
+MEMBERS = (2, 4, 8)
 SHORTEST = 4096  # steps that a timed call has at least
 BLUE, RED = "#1f5f99", "#b3261e"
 
@@ -112,16 +112,19 @@ def builder() -> Callable[..., Updates]:
     return build
 
 
-def as_text(sweeps: Mapping[str, list[Point]], gains: Sequence[Gain]) -> str:
-    """All points as a table."""
-    lines = []
-    for name, points in sweeps.items():
-        lines.append(f"{name:>16}{'s/update':>12}{'steps/s':>12}{'MiB':>10}")
-        lines += [
-            f"{p.size:>16,}{p.seconds:>12.3f}{p.steps_per_second:>12,.0f}{p.memory_mib:>10,.0f}"
-            for p in points
-        ]
-    lines.append(f"{'lanes':>16}{'members':>12}{'gain':>12}{'range':>14}")
+def points_table(name: str, points: Sequence[Point]) -> str:
+    """The points of a sweep."""
+    lines = [f"{name:>16}{'s/update':>12}{'steps/s':>12}{'MiB':>10}"]
+    lines += [
+        f"{p.size:>16,}{p.seconds:>12.3f}{p.steps_per_second:>12,.0f}{p.memory_mib:>10,.0f}"
+        for p in points
+    ]
+    return "\n".join(lines)
+
+
+def gains_table(gains: Sequence[Gain]) -> str:
+    """The gains of members."""
+    lines = [f"{'lanes':>16}{'members':>12}{'gain':>12}{'range':>14}"]
     lines += [
         f"{g.lanes:>16,}{g.members:>12}{g.gain:>12.2f}{g.least:>9.2f}–{g.largest:.2f}"
         for g in gains
@@ -195,7 +198,7 @@ def _sizes_axis(axis: Any, sizes: Sequence[int], label: str) -> None:
 def main() -> None:
     """Measures, prints, writes and draws."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="fewer sizes, two rounds")
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--image", type=Path, default=IMAGE)
@@ -214,10 +217,11 @@ def main() -> None:
         ("LSTM width", "lstm_hidden_size", (16, 32, 64, 128, 256)),
     ):
         sweeps[name] = sweep(sizes[every], lambda size, key=key: build(**{key: size}), rounds)
+        print(points_table(name, sweeps[name]), flush=True)
         gc.collect()
     gains = member_gains((16, 64, 256)[every], MEMBERS[every], build, rounds)
+    print(gains_table(gains))
     slopes = growth(sweeps["lanes"])
-    print(as_text(sweeps, gains))
     print(f"\ntime per update grows as lanes^{slopes['all']:.2f} (the two largest sizes: ", end="")
     print(f"lanes^{slopes['largest']:.2f}); no worse than linear: ", end="")
     print("yes" if max(slopes.values()) <= 1 else "NO")
