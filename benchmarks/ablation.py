@@ -264,7 +264,7 @@ def simulate(settings: config.Config, key: jax.Array, episodes: int) -> Days:
     settings = replace(settings, simulator=replace(settings.simulator, paths=episodes))
     market = SimulatedFeed(settings).fresh(key)
     starts = backtest.one_per_stretch(np.asarray(market.episodes), episodes, settings.seed)
-    drift = market_edge._latent(settings, key).drift.reshape(-1)
+    drift = market_edge.latent(settings, key).drift.reshape(-1)
     ahead = reference_policies.drift_ahead(drift, starts.row, settings.max_steps_in_episode)
     return Days(make_params(settings, market), starts, ahead)
 

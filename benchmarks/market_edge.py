@@ -94,8 +94,8 @@ def simulate_days(
     steps = settings.max_steps_in_episode
     drift = jnp.zeros((len(row), steps), jnp.float32)
     if truth:
-        latent = _latent(settings, key)
-        drift = reference_policies.drift_ahead(latent.drift.reshape(-1), row, steps)
+        hidden = latent(settings, key)
+        drift = reference_policies.drift_ahead(hidden.drift.reshape(-1), row, steps)
     path = row // (simulator_of_paths.sessions * simulator_of_paths.bars_per_session)
     starts = Starts(row, symbol, path)
     return Days(make_params(settings, market), starts, drift)
@@ -111,7 +111,7 @@ def _starts(settings: config.Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _latent(settings: config.Config, key: jax.Array) -> simulator.Latent:
+def latent(settings: config.Config, key: jax.Array) -> simulator.Latent:
     """What the paths of `SimulatedFeed.fresh(key)` hide, `[P, B]` each."""
     half_spread = 0.5 * settings.simulator.spread_bps * simulator.BP
 

@@ -189,8 +189,8 @@ def _style_run(
 
 
 def phase_rows(rounds: int) -> list[Row]:
-    """Milliseconds of each phase of a smoke update, and its share of the whole."""
-    settings = smoke()
+    """Milliseconds of each phase of a smoke update on one device, and its share of the whole."""
+    settings = smoke(devices=1)
     updates = Updates(settings, *market_of(settings))
     runs: dict[str, Callable[[], Any]] = phases.pieces(updates) | {"whole update": updates}
     seconds = timing.interleaved(runs, rounds)

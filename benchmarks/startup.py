@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -76,7 +77,7 @@ def start(cache: Path, *, config: Path = SMOKE) -> StartUp:
                 lines.append(line)
                 if FIRST_UPDATE.match(line):
                     break
-            seconds = time.perf_counter() - began
+            seconds, peak = time.perf_counter() - began, _peak_mib(process.pid)
         finally:
             process.terminate()
             _, _, usage = os.wait4(process.pid, 0)
@@ -86,7 +87,17 @@ def start(cache: Path, *, config: Path = SMOKE) -> StartUp:
     if not reached:
         raise RuntimeError(f"the command ended before its first update:\n{''.join(lines)}")
     cpu_seconds = usage.ru_utime + usage.ru_stime
-    return StartUp(seconds, cpu_seconds, usage.ru_maxrss / 2**10, read_parts(lines))
+    return StartUp(seconds, cpu_seconds, peak, read_parts(lines))
+
+
+def _peak_mib(pid: int) -> float:
+    """Peak resident memory of a running process; NaN where /proc does not say.
+
+    `ru_maxrss` would not do: a child begins with that of the process it was forked from.
+    """
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    return int(found[1]) / 2**10 if found else math.nan
 
 
 def cold_and_warm() -> tuple[StartUp, StartUp]:
