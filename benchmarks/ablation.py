@@ -102,18 +102,15 @@ def variants(base: config.Config) -> dict[str, Overrides]:
         "actions masked": {"network.mask_actions": True},
         "initial carry learned": {"network.learn_initial_carry": True},
     }
-    annealed = {"ppo.ent_coef_end": 0.0, "ppo.learning_rate_end": 0.0}
-    fast = {"ppo.learning_rate": 1e-3, "ppo.learning_rate_end": 0.0}
     masked = structures["actions masked"]
+    far, bold = {"ppo.gamma": 0.995}, {"ppo.learning_rate": 1e-3}
     together = {
-        "masked, entropy to 0": masked | {"ppo.ent_coef_end": 0.0},
-        "masked, all to 0": masked | annealed,
-        "masked, gamma 0.95": masked | {"ppo.gamma": 0.95},
-        "masked, gamma 0.95, all to 0": masked | annealed | fast | {"ppo.gamma": 0.95},
-        "everything": masked
-        | annealed
-        | fast
-        | {"ppo.gamma": 0.95, "network.normalize_targets": True, "ppo.num_minibatches": 8},
+        "masked, all to 0": masked | {"ppo.ent_coef_end": 0.0, "ppo.learning_rate_end": 0.0},
+        "masked, entropy 0.003": masked | {"ppo.ent_coef": 0.003},
+        "masked, gamma 0.995": masked | far,
+        "masked, learning rate 1e-3": masked | bold,
+        "masked, gamma 0.995, learning rate 1e-3": masked | far | bold,
+        "masked, targets normalised": masked | structures["targets normalised"],
     }
     return {"base": {}} | numbers | structures | together
 
