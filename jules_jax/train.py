@@ -46,14 +46,15 @@ def main() -> None:
     profile, replay = (parsed.extras[name] for name in OPTIONS)
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, monitor, run_directory
+    from jules_jax.training import backend, loop, market, monitor, population, run_directory
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if parsed.extras["dry_run"]:
         run_directory.claim(parsed.config).release()
-        print(loop.describe(parsed.config, market.Market(parsed.config)))
+        agents = population.members(parsed.config)
+        print(loop.describe(parsed.config, market.Market(parsed.config), len(agents)))
         return
     if replay:
         print(loop.replay(Path(replay), parsed.config))

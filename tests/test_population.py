@@ -11,9 +11,10 @@ import pytest
 from jules_jax import config, evaluate
 from jules_jax.agent.learner import TrainState
 from jules_jax.env.params import make_params
-from jules_jax.errors import InputError
-from jules_jax.training import checkpoints, loop, population
+from jules_jax.errors import Diverged, InputError
+from jules_jax.training import checkpoints, loop, population, registry
 from jules_jax.training.leaderboard import Leaderboard
+from jules_jax.training.monitor import Monitor
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -102,7 +103,9 @@ def test_the_worst_go_on_from_the_best_and_nobody_else_moves():
     nobody = np.full(4, -np.inf)
     np.testing.assert_array_equal(population.exploit(nobody, 0.5, rng), range(4))
     only_the_last = np.array([-np.inf, -np.inf, -np.inf, 1.0])
-    np.testing.assert_array_equal(population.exploit(only_the_last, 0.5, rng)[1:], [1, 2, 3])
+    np.testing.assert_array_equal(population.exploit(only_the_last, 0.5, rng), range(4))
+    two = np.array([-np.inf, 2.0, 1.0, -np.inf])
+    np.testing.assert_array_equal(population.exploit(two, 0.5, rng), [0, 1, 1, 3])
     assert set(population.exploit(np.array([1.0, 2.0]), 0.25, rng)) == {1}
 
 
@@ -128,6 +131,30 @@ def test_a_number_that_would_not_be_allowed_stays(sweep):
     ]
     sizes = {member.settings.account.position_size_pct for member in drawn}
     assert sorted(sizes) == pytest.approx([0.72, 0.9])  # 1.125 is more than all of the equity
+
+
+def test_a_copy_is_scored_by_episodes_begun_after_it(tmp_path):
+    settings = dataclasses.replace(
+        config.Config(), num_envs=8, max_steps_in_episode=200, total_timesteps=8 * 128 * 100
+    )
+    raw = {"train/entropy_loss": -1.0, "train/explained_variance": 0.0, "rollout/episodes": 8.0}
+
+    def metrics(nets):
+        net = 8.0 * np.asarray(nets)
+        sums = {"rollout/ep_rew_sum": net, "rollout/ep_len_sum": net, "episode_sum/pnl/net": net}
+        return {name: np.full(2, value) for name, value in raw.items()} | sums
+
+    with Monitor(tmp_path, settings, ["good", "bad"]) as monitor:
+        for update in range(1, 31):
+            monitor.log(update, metrics([100.0, -500.0]))
+        np.testing.assert_allclose(monitor.scores(), [100.0, -500.0])
+        monitor.copied(np.array([0, 0]))
+        for update in (31, 32):  # an episode of 200 steps ends within two rollouts of 128
+            monitor.log(update, metrics([100.0, -250.0]))
+            assert monitor.scores()[1] == -np.inf
+        assert "-500" not in monitor.leaderboard()
+        monitor.log(33, metrics([100.0, 90.0]))
+        np.testing.assert_allclose(monitor.scores(), [100.0, 90.0])
 
 
 def scalars(net):
@@ -239,3 +266,20 @@ def test_population_based_training_moves_the_copys_numbers(run, tmp_path):
     allowed = {0.0} if "bps-0" in source else {16.0, 25.0}
     assert round(found.pop(copy), 6) in allowed
     assert all(spread == (0.0 if "bps-0" in name else 20.0) for name, spread in found.items())
+
+
+def test_a_member_that_diverges_stops_the_run_and_can_be_replayed(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("ppo.learning_rate: [1e-3, 1e30]\n")
+    places = {"runs_dir": str(tmp_path / "runs"), "checkpoint_dir": str(tmp_path / "checkpoints")}
+    given = {**SETTINGS, **places, "name": "pop", "sweep": str(tmp_path / "sweep.yaml")}
+    settings = config.load(given)
+    with pytest.raises(Diverged, match=r"\(member learning_rate-1e30_seed-0\).*--replay"):
+        loop.train(settings, say=lambda text: None)
+    events = [line["event"] for line in registry.read(tmp_path / "runs")]
+    assert events == ["started", "diverged"]
+    kept = tmp_path / "runs" / "pop" / "diverged"
+    again = loop.replay(kept, settings, say=lambda text: None)
+    assert "as recorded, bit for bit" in again and "not bit" not in again
+    smaller = config.load({**given, "ppo.learning_rate": 1e-4})
+    survived = loop.replay(kept, smaller, say=lambda text: None)
+    assert "0 of them not finite: not bit for bit" in survived

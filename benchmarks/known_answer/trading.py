@@ -93,11 +93,14 @@ def judge_null(greedy: Episodes, sampled: Episodes, cluster: np.ndarray) -> Find
         name: statistics.mean_interval(played["trade/orders"] / played["length"], cluster)
         for name, played in (("greedy", greedy), ("sampled", sampled))
     }
+    busiest = (greedy["trade/orders"] / greedy["length"]).mean(axis=1).max()
     mean, error = backtest.mean_and_error(greedy["pnl/net"].mean(axis=0), cluster)
     found = {
         f"greedy executes on {rates['greedy']:.2%} of steps, expected below {MOST_ORDERS:.0%}": (
             not rates["greedy"].high < MOST_ORDERS
         ),
+        f"the busiest agent, greedy, executes on {busiest:.2%} of steps, expected below "
+        f"{MOST_ORDERS:.0%}": not busiest < MOST_ORDERS,
         f"greedy nets {mean:.3f} ± {error:.3f}, expected 0 within {ERRORS:g} errors": (
             not abs(mean) <= ERRORS * error
         ),
@@ -112,6 +115,7 @@ def judge_null(greedy: Episodes, sampled: Episodes, cluster: np.ndarray) -> Find
         failures=[sentence for sentence, fails in found.items() if fails],
         details={
             "orders per step, greedy": f"{rates['greedy']:.3%}",
+            "orders per step, greedy, busiest agent": f"{busiest:.3%}",
             "orders per step, sampled": f"{rates['sampled']:.3%}",
             "mean greedy net P&L": f"{mean:.3f} ± {error:.3f} (s.e.)",
         },

@@ -9,6 +9,7 @@ where it gives one. Standard library only, so that `--help` is instant.
 from jules_jax.config.layers import (
     Layer,
     Setting,
+    differences,
     find_key,
     load,
     make_layer,
@@ -55,6 +56,7 @@ __all__ = [
     "Setting",
     "Simulator",
     "Splits",
+    "differences",
     "find_key",
     "load",
     "make_layer",

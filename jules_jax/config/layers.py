@@ -67,6 +67,15 @@ def resolve(*layers: Layer) -> Config:
     return config
 
 
+def differences(before: Config, after: Config) -> dict[str, Any]:
+    """Values of `after` by dotted key, where they are not those of `before`."""
+    flat = [
+        {key: setting.value for key, setting in read_dict(to_dict(config)).items()}
+        for config in (before, after)
+    ]
+    return {key: value for key, value in flat[1].items() if value != flat[0][key]}
+
+
 def make_layer(settings: Iterable[tuple[str, Setting]]) -> Layer:
     """Settings by their full key; `InputError` for an unknown key or one that comes twice."""
     layer: Layer = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jules_jax import config
@@ -26,7 +27,7 @@ PACKAGES = ("jules-jax", "jax", "jaxlib", "optax", "orbax-checkpoint", "numpy")
 
 def save(directory: Path, state: TrainState, *, generation: int, settings: config.Config) -> Path:
     """Writes the checkpoint of `state` under `directory`, named by its update; returns its path."""
-    step = int(state.update)
+    step = int(np.ravel(state.update)[0])  # a population's members are all at the same
     meta = {
         "schema_version": SCHEMA_VERSION,
         "update": step,

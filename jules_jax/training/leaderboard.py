@@ -36,8 +36,8 @@ class Leaderboard:
                 standing.best, standing.update = newest[SCORE], update
 
     def copied(self, name: str, source: str) -> None:
-        """Remembers that a member goes on from another one's weights."""
-        self._standings[name].copied_from = source
+        """A member goes on from another one's weights: what its own had earned says nothing now."""
+        self._standings[name] = _Standing({}, copied_from=source)
 
     def scores(self) -> NDArray[np.float64]:
         """Newest scores, in the order of the names; −inf before a member's first whole episode."""

@@ -49,8 +49,8 @@ def _print_at_once(text: str) -> None:
     print(text, flush=True)  # in a pipe, too
 
 
-def describe(settings: config.Config, market: Market) -> str:
-    """What is about to be trained, in a few lines."""
+def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
+    """What is about to be trained, in a few lines; `agents` in one program."""
     ppo, data = settings.ppo, market.data
     devices = jax.devices()[: settings.devices or None]
     starts, rows = int(data.cumulative[-1]), data.rows
@@ -70,6 +70,7 @@ def describe(settings: config.Config, market: Market) -> str:
         f"entropy {ppo.ent_coef:g}",
         f"network     {network.num_parameters(shapes):,} parameters "
         f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
+        *([f"population  {agents} agents in one program"] if agents > 1 else []),
     ]
     return "\n".join(lines)
 
@@ -105,9 +106,7 @@ def _prepare(
         members=len(members) or None,
         env_axes=population.environment_axes(params) if members else None,
     )
-    say(describe(settings, market))
-    if members:
-        say(f"population  {len(members)} agents in one program")
+    say(describe(settings, market, len(members)))
     market_seconds = time.monotonic() - began
 
     began = time.monotonic()
@@ -203,10 +202,16 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
     """Runs a diverged update again from what the guard kept at `path`; returns what it shows.
 
     With the `settings` saved there, and as many devices, its metrics are those recorded, bit for
-    bit; other settings tell whether, say, a smaller step would have survived. Raises `InputError`.
+    bit; other settings tell whether, say, a smaller step would have survived. Of a population, what
+    differs from the settings saved there holds for every member. Raises `InputError`.
     """
     divergence = guard.load(path)
-    members = tuple(Member(name, config.load(of)) for name, of in divergence.members.items())
+    saved = config.read_yaml(str(path / run_directory.CONFIG_FILE))
+    changed = config.differences(config.resolve(saved), settings)
+    members = tuple(
+        Member(name, population.with_values(config.load(of), changed, "replayed"))
+        for name, of in divergence.members.items()
+    )
     prepared = _prepare(settings, say, generation=divergence.generation, members=members)
     state = guard.restore(path, prepared.state)
     params = dataclasses.replace(prepared.params, progress=jnp.float32(divergence.progress))

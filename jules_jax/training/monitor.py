@@ -30,9 +30,18 @@ class EpisodeWindow:
 
     def __init__(self) -> None:
         self._updates: deque[dict[str, float]] = deque()
+        self._passed_over = 0  # updates still to be left out
+
+    def restart(self, pass_over: int) -> None:
+        """Forgets all episodes, and leaves out those of the next `pass_over` updates."""
+        self._updates.clear()
+        self._passed_over = pass_over
 
     def add(self, sums: dict[str, float]) -> None:
         """Takes an update's sums; `episodes` is the number of episodes in them."""
+        if self._passed_over:
+            self._passed_over -= 1
+            return
         if sums["episodes"] > 0:
             self._updates.append(sums)
         while self._updates and self._without_oldest() >= EPISODE_WINDOW:
@@ -72,6 +81,11 @@ class Recorder:
         """Closes the files."""
         self._writer.close()
         self._file.close()
+
+    def restart(self) -> None:
+        """Leaves out of all means the episodes begun so far: another agent's weights play on."""
+        length, steps = self._settings.max_steps_in_episode, self._settings.ppo.n_steps
+        self._window.restart(-(-length // steps))
 
     def log(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
         """Writes the metrics of update number `update` (from 1), and returns the scalars.
@@ -169,10 +183,11 @@ class Monitor:
         return self._board.scores()
 
     def copied(self, source: NDArray[np.int64]) -> None:
-        """Tells the leaderboard whose weights each member goes on with, `[M]`."""
+        """Takes note of whose weights each member goes on with, `[M]`; copies start unscored."""
         for place, of in enumerate(source.tolist()):
             if of != place:
                 self._board.copied(self._names[place], self._names[of])
+                self._recorders[place].restart()
 
     def leaderboard(self) -> str:
         """How the members stand; empty for a single agent."""

@@ -171,12 +171,12 @@ def exploit(
 
     Truncation selection (Jaderberg et al. 2017, section 4.1): the worst `fraction` by `scores`
     `[M]`, one at least of two or more, each take after a uniform draw of as many best. Who has no
-    score yet (−inf) is nobody's source.
+    score yet (−inf), at the start or since it copied, is neither replaced nor anybody's source.
     """
     source = np.arange(len(scores))
-    known = int(np.isfinite(scores).sum())
-    replaced = min(max(round(fraction * len(scores)), 1), len(scores) // 2, known)
     order = np.argsort(scores, kind="stable")
+    order = order[np.isfinite(scores[order])]
+    replaced = min(max(round(fraction * len(scores)), 1), len(order) // 2)
     if replaced:
         source[order[:replaced]] = rng.choice(order[-replaced:], replaced)
     return source

@@ -111,14 +111,16 @@ def test_devices_meet_once_a_minibatch_and_not_at_every_step_of_time():
     env_params = toy_envs.params(10, 0.1)
     state = jax.eval_shape(learner.init, jax.random.key(0), env_params)
     jaxpr = jax.make_jaxpr(learner.update)(state, env_params).jaxpr
-    reductions = {
-        length: [name for name in primitives(body) if "psum" in name or "pmax" in name]
-        for length, body in scans(jaxpr)
-    }
-    ppo_settings = SETTINGS.ppo
-    minibatches = ppo_settings.n_epochs * ppo_settings.num_minibatches
-    assert reductions[ppo_settings.n_steps] == []
-    assert reductions[minibatches] != []
+    minibatches = SETTINGS.ppo.n_epochs * SETTINGS.ppo.num_minibatches
+    over_time, over_minibatches = [], []
+    for length, body in scans(jaxpr):
+        found = [name for name in primitives(body) if "psum" in name or "pmax" in name]
+        if length == SETTINGS.ppo.n_steps:
+            over_time += found
+        elif length == minibatches:
+            over_minibatches += found
+    assert over_minibatches
+    assert over_time == []
 
 
 def inner(jaxpr):
@@ -145,6 +147,27 @@ def scans(jaxpr):
             yield equation.params["length"], bodies[0]
         for body in bodies:
             yield from scans(body)
+
+
+def test_the_first_step_of_adam_moves_every_weight_by_the_learning_rate():
+    """Bias-corrected, Adam's first direction is g / (|g| + eps): of size 1, 0 without gradient."""
+    once = dataclasses.replace(SETTINGS.ppo, n_epochs=1, num_minibatches=1, adam_eps=1e-12)
+    settings = dataclasses.replace(SETTINGS, ppo=once)
+    learner = Learner(toy_envs.StaggeredWalk(), settings, devices=jax.devices()[:1])
+    env_params = toy_envs.params(10, 0.1)
+    before = learner.init(jax.random.key(0), env_params)
+    start = to_host(before).params
+    after, _ = learner.update(before, env_params)
+    moved = np.concatenate(
+        [
+            np.ravel(new - old)
+            for new, old in zip(
+                jax.tree.leaves(to_host(after).params), jax.tree.leaves(start), strict=True
+            )
+        ]
+    )
+    assert (moved != 0).mean() > 0.5
+    np.testing.assert_allclose(np.abs(moved[moved != 0]), once.learning_rate, rtol=1e-3)
 
 
 def test_updates_compile_once(one_device):

@@ -139,3 +139,23 @@ def test_advantages_are_normalised_within_the_minibatch(problem):
     moved = replace(batch, advantage=10.0 * batch.advantage - 3.0)
     loss = jax.jit(lambda batch: ppo.loss(params, carry, batch, SETTINGS)[0])
     np.testing.assert_allclose(loss(moved), loss(batch), rtol=1e-5)
+
+
+def test_the_optimizer_is_adam_on_gradients_clipped_by_their_norm():
+    """Kingma & Ba 2015, algorithm 1, in float64, with 0.9 and 0.999, beside the optax chain."""
+    settings = config.PPO(max_grad_norm=0.5, adam_eps=1e-3)
+    rng, optimizer = np.random.default_rng(0), ppo.optimizer(settings)
+    gradients = [{"a": rng.normal(size=3), "b": rng.normal(size=(2, 2)) * 0.05} for _ in range(5)]
+    gradients[3] = jax.tree.map(lambda leaf: 0.01 * leaf, gradients[3])  # too small to be clipped
+    state = optimizer.init(jax.tree.map(jnp.float32, gradients[0]))
+    first = second = jax.tree.map(np.zeros_like, gradients[0])
+    for step, gradient in enumerate(gradients, start=1):
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient.values()))
+        clipped = {name: leaf * min(1.0, 0.5 / norm) for name, leaf in gradient.items()}
+        first = {k: 0.9 * first[k] + 0.1 * clipped[k] for k in clipped}
+        second = {k: 0.999 * second[k] + 0.001 * clipped[k] ** 2 for k in clipped}
+        direction, state = optimizer.update(jax.tree.map(jnp.float32, gradient), state)
+        for name in clipped:
+            mean, square = first[name] / (1 - 0.9**step), second[name] / (1 - 0.999**step)
+            expected = mean / (np.sqrt(square) + 1e-3)
+            np.testing.assert_allclose(direction[name], expected, rtol=2e-5)
