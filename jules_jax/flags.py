@@ -286,7 +286,7 @@ def _sentence(key: str, *, allowed: bool = False) -> str:
     """What a parameter is, its default in brackets and, if asked, what is allowed."""
     parameter = PARAMETERS[key]
     text: str = parameter.metadata["help"]
-    notes = [_shown(parameter.default)] if parameter.default != "" else []
+    notes = [_shown(parameter.default)] if parameter.default not in ("", ()) else []
     notes += [parameter.metadata["allowed"]] if allowed else []
     return f"{text} [{'; '.join(notes)}]" if notes else text
 
