@@ -51,7 +51,7 @@ def _print_at_once(text: str) -> None:
 
 def describe(settings: config.Config, market: Market) -> str:
     """What is about to be trained, in a few lines."""
-    ppo, data = settings.ppo, market.data
+    ppo, data = settings.at(0.0).ppo, market.data
     devices = jax.devices()[: settings.devices or None]
     starts, rows = int(data.cumulative[-1]), data.rows
     shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
