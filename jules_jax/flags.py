@@ -78,11 +78,13 @@ class Parsed:
     """A resolved config, and the command's own flags.
 
     `extras` has every switch (a bool) and option (text, or None where it was not given) of the
-    command, with underscores in the names: `extras["dry_run"]`.
+    command, with underscores in the names: `extras["dry_run"]`. `given` are the parameters on the
+    command line alone.
     """
 
     config: Config
     extras: Mapping[str, Any]
+    given: Layer = field(default_factory=dict)
 
 
 def parse(
@@ -118,7 +120,8 @@ def parse(
     if extras["print_config"]:
         _print_and_exit(configuration.to_yaml(resolved))
     shared = OPTIONS | SWITCHES
-    return Parsed(resolved, {name: extras[name] for name in extras if name not in shared})
+    own = {name: extras[name] for name in extras if name not in shared}
+    return Parsed(resolved, own, layer)
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,7 @@ def _sentence(key: str, *, allowed: bool = False) -> str:
     """What a parameter is, its default in brackets and, if asked, what is allowed."""
     parameter = PARAMETERS[key]
     text: str = parameter.metadata["help"]
-    notes = [_shown(parameter.default)] if parameter.default != "" else []
+    notes = [_shown(parameter.default)] if parameter.default not in ("", ()) else []
     notes += [parameter.metadata["allowed"]] if allowed else []
     return f"{text} [{'; '.join(notes)}]" if notes else text
 

@@ -20,6 +20,7 @@ SWITCHES = {"dry_run": "check config and data, say what would be trained, and ex
 OPTIONS = {
     "profile": "directory for a jax.profiler trace of updates 2 and 3",
     "replay": "run a diverged update again: the directory that the run named",
+    "phases": "configs to train one after the other, from the last one's weights, while gates pass",
 }
 TABLE = {
     "rollout/ep_rew_mean": "episode reward",
@@ -43,7 +44,11 @@ def main() -> None:
         options=OPTIONS,
         base=_base,
     )
-    profile, replay = (parsed.extras[name] for name in OPTIONS)
+    profile, replay, names = (parsed.extras[name] for name in OPTIONS)
+    if names:
+        from jules_jax.training import phases
+
+        raise SystemExit(phases.command(names, parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
     from jules_jax.training import backend, loop, market, monitor, population, run_directory
@@ -79,6 +84,9 @@ def main() -> None:
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:
     """What ranks below the flags: of a replayed update, the configuration that it diverged with."""
+    others = [name for name in (*SWITCHES, *OPTIONS, "config") if extras[name] and name != "phases"]
+    if extras["phases"] and others:
+        raise errors.InputError(f"--phases goes with parameters only, found --{others[0]}")
     if extras["replay"] is None:
         return {}
     return config.read_yaml(str(Path(extras["replay"]) / "config.yaml"))

@@ -36,6 +36,7 @@ from jules_jax.config.parameters import (
     Splits,
 )
 from jules_jax.config.presets import PRESETS
+from jules_jax.config.schedules import Range, Schedule
 from jules_jax.config.validation import validate
 
 __all__ = [
@@ -51,8 +52,10 @@ __all__ = [
     "Market",
     "Network",
     "Population",
+    "Range",
     "Reward",
     "Safeguards",
+    "Schedule",
     "Setting",
     "Simulator",
     "Splits",

@@ -43,6 +43,7 @@ def _is_date(text: str) -> bool:
 
 
 text = kind("text", lambda v: True)
+by_key = kind("a mapping by key", lambda v: True)
 name = kind(
     "letters, digits, '.', '_' and '-', as it names a directory",
     lambda v: re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]*)?", v) is not None,

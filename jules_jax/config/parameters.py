@@ -8,6 +8,7 @@ from typing import Any
 
 from jules_jax.config import kinds
 from jules_jax.config.presets import PRESETS
+from jules_jax.config.schedules import Range, Schedule
 
 
 @dataclass(frozen=True)
@@ -396,6 +397,14 @@ class Config:
     devices: int = kinds.whole(0, "devices to train on; 0 takes all")
     runs_dir: str = kinds.text("runs", "where run directories go")
     checkpoint_dir: str = kinds.text("checkpoints", "where checkpoints go")
+    schedules: tuple[Schedule, ...] = kinds.by_key(
+        (), "numbers that move with training, by key: {ppo.ent_coef: {linear: [0.03, 0.01]}}"
+    )
+    randomise: tuple[Range, ...] = kinds.by_key(
+        (),
+        "costs and market numbers that every episode of training draws from a range, by key: "
+        "{fills.fee_bps: [0.1, 1.0]}",
+    )
     market: Market = field(default_factory=Market)
     splits: Splits = field(default_factory=Splits)
     simulator: Simulator = field(default_factory=Simulator)
@@ -407,6 +416,32 @@ class Config:
     network: Network = field(default_factory=Network)
     ppo: PPO = field(default_factory=PPO)
     population: Population = field(default_factory=Population)
+
+    def progress(self, update: int) -> float:
+        """Share of training done before update number `update`, from 0: 1 before the last."""
+        return min(update / max(self.num_updates - 1, 1), 1.0)
+
+    def at(self, progress: float) -> Config:
+        """With every schedule's value at `progress`, 0 in the first update and 1 in the last.
+
+        The result has no schedules.
+        """
+        if not self.schedules:
+            return self
+        sections: dict[str, dict[str, float]] = {}
+        for schedule in self.schedules:
+            for key in schedule.parameters:
+                section, _, leaf = key.partition(".")
+                sections.setdefault(section, {})[leaf] = schedule.at(progress)
+        moved: dict[str, Any] = {
+            name: dataclasses.replace(getattr(self, name), **values)
+            for name, values in sections.items()
+        }
+        return dataclasses.replace(self, schedules=(), **moved)
+
+    def for_evaluation(self) -> Config:
+        """What is evaluated: every schedule at its end, and the config's own costs and market."""
+        return dataclasses.replace(self.at(1.0), randomise=())
 
     @property
     def batch_size(self) -> int:

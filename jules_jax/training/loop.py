@@ -20,7 +20,7 @@ from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.errors import Diverged
-from jules_jax.training import checkpoints, guard, population, registry, run_directory
+from jules_jax.training import checkpoints, guard, population, registry, run_directory, schedule
 from jules_jax.training.guard import Guard
 from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
@@ -51,7 +51,7 @@ def _print_at_once(text: str) -> None:
 
 def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
     """What is about to be trained, in a few lines; `agents` in one program."""
-    ppo, data = settings.ppo, market.data
+    ppo, data = settings.at(0.0).ppo, market.data
     devices = jax.devices()[: settings.devices or None]
     starts, rows = int(data.cumulative[-1]), data.rows
     shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
@@ -70,6 +70,7 @@ def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
         f"entropy {ppo.ent_coef:g}",
         f"network     {network.num_parameters(shapes):,} parameters "
         f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
+        *schedule.describe(settings),
         *([f"population  {agents} agents in one program"] if agents > 1 else []),
     ]
     return "\n".join(lines)
@@ -98,7 +99,7 @@ def _prepare(
     if members is None:
         members = population.members(settings) if population.is_asked(settings) else ()
     market = Market(settings, generation=generation)
-    params = make_params(settings, market.data, progress=0.0)
+    params = make_params(settings, market.data, progress=0.0, randomise=True)
     learner = Learner(
         Episodes(),
         settings,
@@ -214,8 +215,10 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
     )
     prepared = _prepare(settings, say, generation=divergence.generation, members=members)
     state = guard.restore(path, prepared.state)
-    params = dataclasses.replace(prepared.params, progress=jnp.float32(divergence.progress))
-    _, metrics = _update(prepared.learner, state, params, members)
+    params, numbers = schedule.numbers_at(
+        divergence.progress, prepared.settings, members, prepared.params
+    )
+    _, metrics = _update(prepared.learner, state, params, members, numbers)
     return f"update {divergence.update}    {guard.compare(divergence.metrics, _fetch(metrics))}"
 
 
@@ -225,10 +228,13 @@ def _step_metrics(info: dict[str, Any], action: jax.Array, logits: jax.Array) ->
 
 
 def _update(
-    learner: Learner, state: TrainState, params: EnvParams, members: tuple[Member, ...]
+    learner: Learner,
+    state: TrainState,
+    params: EnvParams,
+    members: tuple[Member, ...],
+    numbers: config.PPO | None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """An update, with what the guard looks at among its metrics."""
-    numbers = population.of_learner(members) if members else None
     state, metrics = learner.update(state, params, numbers)
     return state, metrics | guard.magnitudes(state, of_members=bool(members))
 
@@ -257,13 +263,13 @@ def _updates(
     for update in range(1, updates + 1):
         if market.refresh(update - 1):
             params = dataclasses.replace(params, market=learner.replicate(market.data))
-        progress = (update - 1) / max(updates - 1, 1)
-        params = dataclasses.replace(params, progress=jnp.float32(progress))
+        progress = settings.progress(update - 1)
+        params, numbers = schedule.numbers_at(progress, settings, members, params)
         start = guard.Start(update, state, market.generation, progress, members)
         guarded.hold(start)
         if trace:
             trace.before(update)
-        state, metrics = _update(learner, state, params, members)
+        state, metrics = _update(learner, state, params, members, numbers)
         if trace and trace.after(update, metrics):
             say(f"profile     {trace.directory}")
         if pending:

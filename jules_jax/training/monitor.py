@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
 from jules_jax import config
+from jules_jax.training import schedule
 from jules_jax.training.leaderboard import Leaderboard
 
 EPISODE_WINDOW = 100
@@ -121,6 +122,8 @@ class Recorder:
             scalars["rollout/ep_len_mean"] = means.pop("ep_len")
         length = scalars.get("rollout/ep_len_mean", 1.0)
         scalars |= {k: v / length if k.startswith("market/") else v for k, v in means.items()}
+        progress = self._settings.progress(update - 1)
+        scalars |= schedule.scalars_at(progress, self._settings)
         scalars["rollout/episodes"] = raw["rollout/episodes"]
         scalars["time/fps"] = (update - before) * steps / max(now - then, 1e-9)
         scalars["time/time_elapsed"] = elapsed
