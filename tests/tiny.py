@@ -21,6 +21,7 @@ TINY = (
     "--lstm-hidden-size", "8",
     "--net-arch", "8,8",
     "--devices", "1",
+    "--validation-episodes", "0",
 )  # fmt: skip
 
 SETTINGS = {
