@@ -60,7 +60,8 @@ def main() -> None:
     backend.use_cores(parsed.config)
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if extras["dry_run"]:
-        run_directory.claim(parsed.config).release()
+        claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
+        claim(parsed.config).release()
         print(loop.describe(parsed.config, market.Market(parsed.config)))
         return
     if replay:

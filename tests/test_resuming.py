@@ -215,7 +215,7 @@ def kept(whole):
 def test_no_damage_to_a_checkpoint_passes_unseen(kept, tmp_path):
     """Whatever byte is changed, or file cut short: what is restored is what was saved, or nothing.
 
-    Compression and headers have bytes that do not matter; most do.
+    Some bytes do not matter, such as those of orbax's own notes; of the largest files most do.
     """
     path, like, _ = kept
     rng, refused = np.random.default_rng(0), 0
@@ -226,9 +226,10 @@ def test_no_damage_to_a_checkpoint_passes_unseen(kept, tmp_path):
         for file in sorted((path / part).rglob("*"))
         if file.is_file() and file.stat().st_size
     ]
-    for _ in range(24):
+    sizes = np.array([(path / file).stat().st_size for file in files])
+    for _ in range(16):
         copy = shutil.copytree(path, tmp_path / "copy" / path.name)
-        file = copy / files[rng.integers(len(files))]
+        file = copy / files[rng.choice(len(files), p=sizes / sizes.sum())]
         data = bytearray(file.read_bytes())
         place = int(rng.integers(len(data)))
         if rng.random() < 0.3:
@@ -242,7 +243,7 @@ def test_no_damage_to_a_checkpoint_passes_unseen(kept, tmp_path):
         except checkpoints.Unreadable:
             refused += 1
         shutil.rmtree(tmp_path / "copy")
-    assert refused > 5
+    assert refused >= 4
 
 
 def test_weights_that_are_damaged_are_not_evaluated(kept, tmp_path):

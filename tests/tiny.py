@@ -22,6 +22,7 @@ TINY = (
     "--net-arch", "8,8",
     "--devices", "1",
     "--validation-episodes", "0",
+    "--checkpoints.every", "100",
 )  # fmt: skip
 
 SETTINGS = {

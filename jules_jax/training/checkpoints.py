@@ -55,7 +55,15 @@ def save(
     if step.exists():  # of a run that was killed, and went on from before it
         discard(step)
     with Checkpoints(directory, settings, data=data) as kept:
-        return kept.save(state, generation=generation)
+        path = kept.save(state, generation=generation)
+        write_config(directory, settings)
+    return path
+
+
+def write_config(directory: Path, settings: config.Config) -> None:
+    """Puts the config where `evaluate` looks for it; raises `InputError`."""
+    with _told(directory, f"{CONFIG_FILE} cannot be written"):
+        (directory / CONFIG_FILE).write_text(config.to_yaml(settings), encoding="utf-8")
 
 
 class Checkpoints:
@@ -85,7 +93,6 @@ class Checkpoints:
         )
         with _told(directory, "cannot be written to"):
             self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
-            (directory / CONFIG_FILE).write_text(config.to_yaml(settings), encoding="utf-8")
 
     def __enter__(self) -> Checkpoints:
         return self

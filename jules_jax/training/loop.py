@@ -202,7 +202,7 @@ def _begun(
         prepared = dataclasses.replace(prepared, state=state)
         origin = {"init_from": str(path)}
         say(f"weights     from {path}")
-    (run.path / run_directory.CONFIG_FILE).write_text(config.to_yaml(settings), "utf-8")
+    _write_config(run, prepared)
     registry.append(
         run.path.parent,
         "started",
@@ -249,7 +249,7 @@ def _resumed(settings: config.Config, run: RunDirectory, say: Say, *, allow: boo
     for each in damaged:
         checkpoints.discard(each)
     say(f"resuming    {path}, after update {prepared.saved.done} of {settings.num_updates}")
-    (run.path / run_directory.CONFIG_FILE).write_text(config.to_yaml(settings), "utf-8")
+    _write_config(run, prepared)
     registry.append(
         run.path.parent,
         "resumed",
@@ -258,6 +258,13 @@ def _resumed(settings: config.Config, run: RunDirectory, say: Say, *, allow: boo
         update=prepared.saved.done,
     )
     return prepared
+
+
+def _write_config(run: RunDirectory, prepared: _Prepared) -> None:
+    """Puts a run's config beside its metrics and, of a single agent, beside its checkpoints."""
+    checkpoints.write_config(run.path, prepared.settings)
+    if not prepared.members:
+        checkpoints.write_config(run.checkpoints, prepared.settings)
 
 
 def _restored(path: Path, settings: config.Config, say: Say, *, allow: bool) -> _Prepared:
@@ -282,11 +289,10 @@ def _trained(
     settings, market, saved = prepared.settings, prepared.market, prepared.saved
     names = [member.name for member in prepared.members]
     directory = resuming.directory_of(run.checkpoints, settings)
-    kept = Checkpoints(directory, settings, data=market.fingerprint, scores=saved.scores)
     began, outcome = time.monotonic(), "failed"
     try:
         with (
-            kept,
+            Checkpoints(directory, settings, data=market.fingerprint, scores=saved.scores) as kept,
             Monitor(run.path, settings, names, after=saved.done, snapshot=saved.monitor) as monitor,
             Stopping(say) as stop,
         ):

@@ -30,8 +30,8 @@ class RunDirectory:
 
     def release(self) -> None:
         """Removes what claiming made, as far as it is still empty but for the config."""
-        if self.made:
-            (self.path / CONFIG_FILE).unlink(missing_ok=True)
+        for directory in (self.path, self.checkpoints) if self.made else ():
+            (directory / CONFIG_FILE).unlink(missing_ok=True)
         _remove(self.made)
 
 
