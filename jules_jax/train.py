@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from jules_jax import config, errors, flags
+from jules_jax.training import run_directory
 
 SUMMARY = (
     "Trains an LSTM-PPO trading agent: market, fills, risk and learner are one compiled program. "
     "Without --data it trains on simulated paths; --config configs/phase1_smoke.yaml is the "
     "two-minute version."
 )
-SWITCHES = {"dry_run": "check config and data, say what would be trained, and exit"}
+SWITCHES = {
+    "dry_run": "check config and data, say what would be trained, and exit",
+    "allow_config_change": "go on with another total_timesteps, or other settings of checkpoints",
+}
 OPTIONS = {
+    "resume": "go on with a run from its newest checkpoint: its name, its directory, or latest",
+    "init_from": "begin with the weights of a checkpoint, such as checkpoints/NAME",
     "profile": "directory for a jax.profiler trace of updates 2 and 3",
     "replay": "run a diverged update again: the directory that the run named",
     "phases": "configs to train one after the other, from the last one's weights, while gates pass",
@@ -43,28 +49,37 @@ def main() -> None:
         switches=SWITCHES,
         options=OPTIONS,
         base=_base,
+        implied={"resume": run_directory.LATEST},
     )
-    profile, replay, names = (parsed.extras[name] for name in OPTIONS)
-    if names:
+    extras = parsed.extras
+    profile, replay = extras["profile"], extras["replay"]
+    if extras["phases"]:
         from jules_jax.training import phases
 
-        raise SystemExit(phases.command(names, parsed.given))
+        raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, monitor, population, run_directory
+    from jules_jax.training import backend, loop, market, monitor, population
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
-    if parsed.extras["dry_run"]:
-        run_directory.claim(parsed.config).release()
+    if extras["dry_run"]:
+        claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
+        claim(parsed.config).release()
         agents = population.members(parsed.config)
         print(loop.describe(parsed.config, market.Market(parsed.config), len(agents)))
         return
     if replay:
         print(loop.replay(Path(replay), parsed.config))
         return
-    result = loop.train(parsed.config, profile=Path(profile) if profile else None)
+    result = loop.train(
+        parsed.config,
+        profile=Path(profile) if profile else None,
+        init_from=Path(extras["init_from"]) if extras["init_from"] else None,
+        resume=extras["resume"] is not None,
+        allow_config_change=extras["allow_config_change"],
+    )
     if result.leaderboard:
         print(f"\n{result.leaderboard}\n\nthe best of them at the end:")
     print(
@@ -75,6 +90,8 @@ def main() -> None:
         print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
+    if result.best is not None:
+        print(f"\nThe checkpoint that did best in validation is of update {result.best}")
     print(
         f"\nNext:\n"
         f"  {_python()} -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"
@@ -83,10 +100,12 @@ def main() -> None:
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:
-    """What ranks below the flags: of a replayed update, the configuration that it diverged with."""
+    """What ranks below the flags: the configuration of what is resumed or run again."""
     others = [name for name in (*SWITCHES, *OPTIONS, "config") if extras[name] and name != "phases"]
     if extras["phases"] and others:
         raise errors.InputError(f"--phases goes with parameters only, found --{others[0]}")
+    if extras["resume"] is not None:
+        return run_directory.saved_settings(extras["resume"], extras.get("runs_dir", "runs"))
     if extras["replay"] is None:
         return {}
     return config.read_yaml(str(Path(extras["replay"]) / "config.yaml"))

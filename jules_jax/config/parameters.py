@@ -386,6 +386,21 @@ class Population:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """What is kept of a run while it goes on, so that it can be resumed."""
+
+    every: int = kinds.whole(
+        0, "updates from one checkpoint to the next; 0: a tenth of the run, at most 50"
+    )
+    keep: int = kinds.count(3, "newest checkpoints kept, besides the best by validation")
+    validation_episodes: int = kinds.whole(
+        64,
+        "held-out episodes that the sampled policy plays at each checkpoint; 0: no validation, and "
+        "no best",
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; `load` and `resolve` return validated ones."""
 
@@ -416,6 +431,7 @@ class Config:
     network: Network = field(default_factory=Network)
     ppo: PPO = field(default_factory=PPO)
     population: Population = field(default_factory=Population)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def progress(self, update: int) -> float:
         """Share of training done before update number `update`, from 0: 1 before the last."""
@@ -461,6 +477,11 @@ class Config:
         """
         fewest = -(-self.max_steps_in_episode // self.ppo.n_steps)
         return self.market.refresh_updates or fewest
+
+    @property
+    def checkpoint_updates(self) -> int:
+        """Updates between two checkpoints, with 0 of the setting resolved."""
+        return self.checkpoints.every or min(max(self.num_updates // 10, 1), 50)
 
     @property
     def shuffle_groups(self) -> int:

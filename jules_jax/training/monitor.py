@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +24,25 @@ from jules_jax.training.leaderboard import Leaderboard
 EPISODE_WINDOW = 100
 """Episode means are over the newest updates that hold at least this many episodes, as in SB3."""
 LEADERBOARD = "leaderboard.txt"
+METRICS = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
+
+
+def cut(metrics: Path, after: int) -> None:
+    """Ends the file of rows before the first that is of an update past `after`, or unfinished."""
+    if not metrics.exists():
+        return
+    kept = 0
+    for line in metrics.read_bytes().splitlines(keepends=True):
+        try:
+            whole = line.endswith(b"\n") and json.loads(line)["update"] <= after
+        except (ValueError, KeyError, TypeError):
+            break
+        if not whole:
+            break
+        kept += len(line)
+    os.truncate(metrics, kept)
 
 
 class EpisodeWindow:
@@ -54,6 +73,14 @@ class EpisodeWindow:
     def _total(self, name: str) -> float:
         return sum(sums[name] for sums in self._updates)
 
+    def snapshot(self) -> dict[str, Any]:
+        """The sums of the updates in it, oldest first, and how many are still left out."""
+        return {"updates": list(self._updates), "passed_over": self._passed_over}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes on from a `snapshot`."""
+        self._updates, self._passed_over = deque(snapshot["updates"]), snapshot["passed_over"]
+
     def means(self) -> dict[str, float]:
         """Mean per episode by name; empty before the first whole episode has ended."""
         episodes = self._total("episodes")
@@ -68,15 +95,34 @@ class Recorder:
 
     `rollout/ep_*` are means over whole episodes and absent before the first has ended; other
     per-episode sums of `env.metrics` are means over the same episodes under their own names.
+
+    after: the update that a resumed run goes on from; what was written of later ones is cut off
+    `metrics.jsonl`, and hidden from TensorBoard.
     """
 
-    def __init__(self, directory: Path, settings: config.Config) -> None:
+    def __init__(self, directory: Path, settings: config.Config, *, after: int = 0) -> None:
         self._settings = settings
-        self._writer = SummaryWriter(str(directory))
-        self._file = open(directory / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        metrics = directory / METRICS
+        later = None
+        if after:
+            cut(metrics, after)
+            later = after * settings.num_envs * settings.ppo.n_steps + 1
+        self._writer = SummaryWriter(str(directory), purge_step=later)
+        self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._window = EpisodeWindow()
-        self._began = time.monotonic()
-        self._recent: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=11)
+        now = time.monotonic()
+        self._began = now
+        self._recent: deque[tuple[float, int]] = deque([(now, after)], maxlen=11)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a resumed run's recorder needs, as JSON has it; all that was written is on disk."""
+        self._writer.flush()
+        return {"window": self._window.snapshot(), "elapsed": time.monotonic() - self._began}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes on from a `snapshot`."""
+        self._window.restore(snapshot["window"])
+        self._began -= snapshot["elapsed"]
 
     def close(self) -> None:
         """Closes the files."""
@@ -116,7 +162,8 @@ class Recorder:
         now = time.monotonic()
         self._recent.append((now, update))
         (then, before), elapsed = self._recent[0], now - self._began
-        scalars = {name: value for name, value in raw.items() if name.startswith("train/")}
+        as_they_are = ("train/", "validation/")
+        scalars = {name: value for name, value in raw.items() if name.startswith(as_they_are)}
         if means:
             scalars["rollout/ep_rew_mean"] = means.pop("ep_rew")
             scalars["rollout/ep_len_mean"] = means.pop("ep_len")
@@ -138,18 +185,34 @@ class Monitor:
     says how they stand.
     """
 
-    def __init__(self, run_dir: Path, settings: config.Config, names: Sequence[str] = ()) -> None:
-        """names: of a population's members, none for a single agent."""
+    def __init__(
+        self,
+        run_dir: Path,
+        settings: config.Config,
+        names: Sequence[str] = (),
+        *,
+        after: int = 0,
+        snapshot: Mapping[str, Any] | None = None,
+    ) -> None:
+        """names: of a population's members, none for a single agent.
+
+        after, snapshot: the update that a resumed run goes on from, and what `snapshot` gave then.
+        """
         self._settings = settings
         self._names = tuple(names)
         self._board = Leaderboard(names)
+        self.directory = run_dir
         self._path = run_dir / LEADERBOARD
         directories = [run_dir / name for name in names] or [run_dir]
         for directory in directories:
             directory.mkdir(exist_ok=True)
-        self._recorders = [Recorder(directory, settings) for directory in directories]
+        self._recorders = [Recorder(each, settings, after=after) for each in directories]
         self._shown = -PLAIN_LINE_SECONDS
         self.scalars: list[dict[str, float]] = [{} for _ in directories]
+        if snapshot:
+            self._board.restore(snapshot["leaderboard"])
+            for recorder, saved in zip(self._recorders, snapshot["recorders"], strict=True):
+                recorder.restore(saved)
 
     def __enter__(self) -> Monitor:
         return self
@@ -175,6 +238,13 @@ class Monitor:
         if self._names:
             self._board.add(update, self.scalars)
         self._show(update)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a resumed run's monitor needs, as JSON has it."""
+        return {
+            "recorders": [recorder.snapshot() for recorder in self._recorders],
+            "leaderboard": self._board.snapshot(),
+        }
 
     @property
     def best(self) -> int:
