@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jules_jax.agent import lstm, network, ppo
+from jules_jax.env.metrics import accumulate
 
 Metrics = dict[str, jax.Array]
 StepMetrics = Callable[[dict[str, Any], jax.Array, jax.Array], Metrics]
 """Pure `(info, action, logits [A]) -> {name: float32 scalar}` of one lane's step; only sums of its
-values leave the device."""
+values leave the device, and maxima over episodes."""
 
 
 class Environment(Protocol):
@@ -48,7 +49,7 @@ class Lanes:
     first: jax.Array  # [N] bool, obs is the first of an episode
     carry: lstm.Carry  # [N, 2, H]
     whole: jax.Array  # [N] bool, the running episode counts in the episode metrics
-    episode: Metrics  # [N] each, sums over the running episode
+    episode: Metrics  # [N] each, gathered over the running episode
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +72,8 @@ class Transitions:
 class Totals:
     """Sums over a rollout, `[N]` float32 each: over all steps, and over whole finished episodes.
 
-    Names are `rew`, `len` and those of the caller's step metrics.
+    Names are `rew`, `len` and those of the caller's step metrics. Of one whose name ends in `_max`
+    an episode's is the maximum over its steps (`env.metrics.accumulate`).
     """
 
     steps: Metrics
@@ -189,7 +191,7 @@ def collect(
         reached = _Final(info["final_observation"], network.critic_carry(carry))
         final = _select(truncated, reached, final)
         done = terminated | truncated
-        episode = jax.tree.map(jnp.add, lanes.episode, measured)
+        episode = accumulate(lanes.episode, measured)
         totals = _add(totals, measured, episode, done & lanes.whole)
         lanes = Lanes(
             env_state=env_state,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
 from jules_jax import config
+from jules_jax.env import metrics as env_metrics
 from jules_jax.training.leaderboard import Leaderboard
 
 EPISODE_WINDOW = 100
@@ -56,8 +57,8 @@ class EpisodeWindow:
 class Recorder:
     """Writes one agent's updates, as scalars under Stable-Baselines3's names.
 
-    `rollout/ep_*` are means over whole episodes and absent before the first has ended; other
-    per-episode sums of `env.metrics` are means over the same episodes under their own names.
+    `rollout/ep_*` are means over whole episodes and absent before the first has ended; so is what
+    `env.metrics.of_episodes` makes of the same episodes.
     """
 
     def __init__(self, directory: Path, settings: config.Config) -> None:
@@ -89,12 +90,9 @@ class Recorder:
         return scalars
 
     def _scalars(self, update: int, raw: dict[str, float]) -> dict[str, float]:
-        per_episode = "episode_sum/"
         sums = {"episodes": raw["rollout/episodes"]}
         sums |= {"ep_rew": raw["rollout/ep_rew_sum"], "ep_len": raw["rollout/ep_len_sum"]}
-        sums |= {
-            k.removeprefix(per_episode): v for k, v in raw.items() if k.startswith(per_episode)
-        }
+        sums |= _under("episode_sum/", raw)
         self._window.add(sums)
         means = self._window.means()
         steps = self._settings.num_envs * self._settings.ppo.n_steps
@@ -105,13 +103,17 @@ class Recorder:
         if means:
             scalars["rollout/ep_rew_mean"] = means.pop("ep_rew")
             scalars["rollout/ep_len_mean"] = means.pop("ep_len")
-        length = scalars.get("rollout/ep_len_mean", 1.0)
-        scalars |= {k: v / length if k.startswith("market/") else v for k, v in means.items()}
+            scalars |= env_metrics.of_episodes(means, scalars["rollout/ep_len_mean"])
+        scalars |= env_metrics.of_steps(_under("step_sum/", raw), steps)
         scalars["rollout/episodes"] = raw["rollout/episodes"]
         scalars["time/fps"] = (update - before) * steps / max(now - then, 1e-9)
         scalars["time/time_elapsed"] = elapsed
         scalars["time/total_timesteps"] = float(update * steps)
         return scalars
+
+
+def _under(prefix: str, raw: dict[str, float]) -> dict[str, float]:
+    return {k.removeprefix(prefix): value for k, value in raw.items() if k.startswith(prefix)}
 
 
 class Monitor:
