@@ -65,6 +65,7 @@ class Transitions:
     first: jax.Array  # bool, obs is the first of an episode
     terminated: jax.Array  # bool, the step ended the episode; nothing follows
     truncated: jax.Array  # bool, the step met the time limit
+    ep_rew: jax.Array  # of the whole episode that the step ended; NaN where it ended none
 
 
 @jax.tree_util.register_dataclass
@@ -178,6 +179,8 @@ def collect(
         keys = lane_keys(jax.random.fold_in(key, t), lane_ids)
         action, outcome, measured = jax.vmap(act)(keys, lanes.env_state, logits)
         obs, env_state, reward, terminated, truncated, info = outcome
+        done = terminated | truncated
+        episode = accumulate(lanes.episode, measured)
         transition = Transitions(
             obs=lanes.obs,
             action=action,
@@ -187,11 +190,10 @@ def collect(
             first=lanes.first,
             terminated=terminated,
             truncated=truncated,
+            ep_rew=jnp.where(done & lanes.whole, episode["rew"], jnp.nan),
         )
         reached = _Final(info["final_observation"], network.critic_carry(carry))
         final = _select(truncated, reached, final)
-        done = terminated | truncated
-        episode = accumulate(lanes.episode, measured)
         totals = _add(totals, measured, episode, done & lanes.whole)
         lanes = Lanes(
             env_state=env_state,

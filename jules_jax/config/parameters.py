@@ -385,6 +385,17 @@ class Population:
 
 
 @dataclass(frozen=True)
+class Monitor:
+    """What a run shows while it goes on, besides its scalars."""
+
+    panel: bool = kinds.switch(True, "a live panel on a terminal; false: one line")
+    figures_every: int = kinds.whole(
+        100, "updates from one set of figures to the next; 0: none, and a shorter run has none"
+    )
+    figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; `load` and `resolve` return validated ones."""
 
@@ -407,6 +418,7 @@ class Config:
     network: Network = field(default_factory=Network)
     ppo: PPO = field(default_factory=PPO)
     population: Population = field(default_factory=Population)
+    monitor: Monitor = field(default_factory=Monitor)
 
     @property
     def batch_size(self) -> int:

@@ -20,7 +20,15 @@ from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.errors import Diverged
-from jules_jax.training import checkpoints, guard, population, registry, run_directory
+from jules_jax.training import (
+    checkpoints,
+    dashboard,
+    figures,
+    guard,
+    population,
+    registry,
+    run_directory,
+)
 from jules_jax.training.guard import Guard
 from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
@@ -104,6 +112,7 @@ def _prepare(
         step_metrics=_step_metrics,
         members=len(members) or None,
         env_axes=population.environment_axes(params) if members else None,
+        return_edges=dashboard.RETURN_EDGES,
     )
     say(describe(settings, market))
     if members:
@@ -259,6 +268,9 @@ def _updates(
         if trace:
             trace.before(update)
         state, metrics = _update(learner, state, params, members)
+        if figures.is_due(update, settings):  # now, before the next update takes the weights
+            of = [member.settings for member in members]
+            monitor.draw(update, state.params, of, market.data, progress)
         if trace and trace.after(update, metrics):
             say(f"profile     {trace.directory}")
         if pending:
