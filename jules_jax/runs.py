@@ -10,9 +10,9 @@ from typing import Any
 from jules_jax import config, errors, flags
 
 SUMMARY = (
-    "Lists the runs of the registry (runs/registry.jsonl), which counts every run ever started: "
-    "list; show RUN; compare RUN RUN; prune, which removes the directories of all but the newest "
-    "runs after asking, and never a line of the registry."
+    "Tells of the runs in the registry (runs/registry.jsonl), which counts every one ever started. "
+    "ACTION is list; show RUN; compare RUN RUN; or prune, which asks, then removes the directories "
+    "of all but the newest runs, and never a line of the registry."
 )
 ARGUMENTS = {"list": 0, "show": 1, "compare": 2, "prune": 0}
 """How many runs each action takes."""
@@ -28,7 +28,7 @@ def main() -> None:
     action, *names = words[:place] or ["--help"]
     parsed = flags.parse(
         words[place:] or (["--help"] if action == "--help" else []),
-        program="jules_jax.runs list|show|compare|prune [RUN]...",
+        program="jules_jax.runs ACTION",
         summary=SUMMARY,
         switches=SWITCHES,
         options=OPTIONS,

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.env.record import Outcome
-from jules_jax.training import loop, monitor
+from jules_jax.training import dashboard, figures, loop, monitor
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -23,6 +24,7 @@ ROUGH = {
     # short tempers and tight limits, so that every safeguard acts and every cost is paid
     "simulator.preset": "stress",
     "total_timesteps": UPDATES * 128,
+    "figure_episodes": 4,
     "position_size_pct": 0.9,
     "trade_cooldown_steps": 2,
     "soft_dd_pct": 0.0005,
@@ -60,16 +62,16 @@ def records(learner, state, params):
 
 
 @pytest.fixture(scope="module")
-def told_and_seen(tmp_path_factory):
-    """Rows of `metrics.jsonl`, a window of one episode; and of every update the records, in lists,
-    of the whole episodes that ended in it."""
+def run(tmp_path_factory):
+    """A run's directory, with a window of one episode; of every update the records, in lists, of
+    the whole episodes that ended in it, and its histogram of their rewards."""
     patch = pytest.MonkeyPatch()
     patch.setattr(monitor, "EPISODE_WINDOW", 1)
     directory = tmp_path_factory.mktemp("run")
     prepared = loop._prepare(config.load(SETTINGS | ROUGH), lambda text: None)
     learner, params, state = prepared.learner, prepared.params, prepared.state
     lanes = prepared.settings.num_envs
-    running, whole, seen = [[] for _ in range(lanes)], np.zeros(lanes, bool), []
+    running, whole, seen, counts = [[] for _ in range(lanes)], np.zeros(lanes, bool), [], []
     with monitor.Monitor(directory, prepared.settings) as log:
         for update in range(1, UPDATES + 1):
             ended_now = []
@@ -81,8 +83,17 @@ def told_and_seen(tmp_path_factory):
                         running[lane], whole[lane] = [], True
             seen.append(ended_now)
             state, metrics = loop._update(learner, state, params, ())
+            counts.append(np.asarray(metrics["histogram/ep_rew"]))
             log.log(update, loop._fetch(metrics))
+        log.draw(UPDATES, state.params, [], prepared.market.data, 0.0)
     patch.undo()
+    return directory, seen, counts
+
+
+@pytest.fixture(scope="module")
+def told_and_seen(run):
+    """Rows of `metrics.jsonl`, and the records of the episodes that ended in each."""
+    directory, seen, _ = run
     lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], seen
 
@@ -171,3 +182,56 @@ def test_what_is_told_of_steps_is_told_from_the_first_update_on(told_and_seen):
     for row in rows:
         assert row["action/sell"] + row["action/hold"] + row["action/buy"] == pytest.approx(1)
         assert row["risk/drawdown_weight"] == pytest.approx(1500.0), "progress is 0 throughout"
+
+
+def test_the_histogram_of_rewards_counts_every_episode_where_it_belongs(run):
+    _, seen, counts = run
+    edges = np.float32([-np.inf, *dashboard.RETURN_EDGES, np.inf])
+    assert sum(count.sum() for count in counts) == sum(map(len, seen))
+    for episodes, count in zip(seen, counts, strict=True):
+        rewards = [field([steps], "reward").sum() for steps in episodes]
+        np.testing.assert_array_equal(count, np.histogram(rewards, edges)[0])
+
+
+def events(directory):
+    """Values of a run's TensorBoard file, in order, with their steps."""
+    data, offset = next(directory.glob("events.out.tfevents*")).read_bytes(), 0
+    while offset < len(data):  # a record: length, its checksum, the event, its checksum
+        length = int.from_bytes(data[offset : offset + 8], "little")
+        event = Event.FromString(data[offset + 12 : offset + 12 + length])
+        offset += length + 16
+        yield from ((value, event.step) for value in event.summary.value)
+
+
+def test_tensorboard_is_told_how_to_group_charts_that_all_have_their_scalars(run):
+    directory, *_ = run
+    found = list(events(directory))
+    layouts = [value for value, _ in found if "custom_scalars" in value.tag]
+    assert len(layouts) == 1
+    scalars = {value.tag for value, _ in found if value.HasField("simple_value")}
+    charts = [chart for group in dashboard.LAYOUT.values() for chart in group.values()]
+    assert {tag for chart in charts for tag in chart} <= scalars
+
+
+def test_tensorboard_has_histograms_of_actions_and_returns(run):
+    directory, seen, _ = run
+    found = [(value.tag, value.histo, step) for value, step in events(directory)]
+    actions = [histo for tag, histo, _ in found if tag == "histogram/action"]
+    assert [sum(histo.bucket) for histo in actions] == [128] * UPDATES
+    returns = {step // 128: histo for tag, histo, step in found if tag == "histogram/ep_rew"}
+    assert {update: sum(histo.bucket) for update, histo in returns.items()} == {
+        update: len(episodes) for update, episodes in enumerate(seen, start=1) if episodes
+    }
+    for update, histo in returns.items():
+        rewards = [field([steps], "reward").sum() for steps in seen[update - 1]]
+        assert histo.min <= max(rewards) and histo.max >= min(rewards)
+        assert histo.bucket_limit[-1] >= max(rewards)
+
+
+def test_figures_are_drawn_in_the_run_directory_and_in_tensorboard(run):
+    directory, *_ = run
+    names = {path.name for path in (directory / figures.DIRECTORY).iterdir()}
+    assert names == {"equity-000006.png", "episode-000006.png"}
+    images = {value.tag: value.image for value, _ in events(directory) if value.HasField("image")}
+    assert set(images) == {"figures/equity", "figures/episode"}
+    assert all(image.width > 500 and image.height > 300 for image in images.values())
