@@ -401,6 +401,17 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Monitor:
+    """What a run shows while it goes on, besides its scalars."""
+
+    panel: bool = kinds.switch(True, "a live panel on a terminal; false: one line")
+    figures_every: int = kinds.whole(
+        100, "updates from one set of figures to the next; 0: none, and a shorter run has none"
+    )
+    figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; `load` and `resolve` return validated ones."""
 
@@ -432,6 +443,7 @@ class Config:
     ppo: PPO = field(default_factory=PPO)
     population: Population = field(default_factory=Population)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    monitor: Monitor = field(default_factory=Monitor)
 
     def progress(self, update: int) -> float:
         """Share of training done before update number `update`, from 0: 1 before the last."""

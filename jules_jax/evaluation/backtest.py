@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jules_jax.agent.policy import Policy
-from jules_jax.env.metrics import step_metrics
+from jules_jax.env.metrics import accumulate, step_metrics
 from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams
 from jules_jax.env.transition import EnvState, initial_state, transition
@@ -63,7 +63,7 @@ def run_episodes(
 ) -> dict[str, np.ndarray]:
     """Plays one episode from every start; returns `[N]` arrays by name.
 
-    `reward`, `length`, `max_drawdown`, `final_equity` and the sums over the episode of
+    `reward`, `length`, `max_drawdown`, `final_equity` and what the episode gathers of
     `env.metrics.step_metrics`. Steps after a termination count for nothing.
     """
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
@@ -103,7 +103,8 @@ def _run(
         keys = jax.random.split(jax.random.fold_in(key, t), lanes)
         carry, action = policy.act(policy_params, keys, carry, obs, first)
         state, obs, terminated, (measured, levels) = jax.vmap(step)(state, action)
-        sums = jax.tree.map(lambda a, b: a + jnp.where(over, 0.0, b), sums, measured)
+        counted = {name: jnp.where(over, 0.0, value) for name, value in measured.items()}
+        sums = accumulate(sums, counted)
         deepest = jnp.where(over, deepest, jnp.maximum(deepest, levels["max_drawdown"]))
         equity = jnp.where(over, equity, levels["final_equity"])
         over = over | terminated

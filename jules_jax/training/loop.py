@@ -24,6 +24,8 @@ from jules_jax.env.params import EnvParams, make_params
 from jules_jax.errors import Diverged, InputError, Stopped
 from jules_jax.training import (
     checkpoints,
+    dashboard,
+    figures,
     guard,
     population,
     provenance,
@@ -131,6 +133,7 @@ def _prepare(
         step_metrics=_step_metrics,
         members=len(members) or None,
         env_axes=population.environment_axes(params) if members else None,
+        return_edges=dashboard.RETURN_EDGES,
     )
     say(describe(settings, market, len(members)))
     market_seconds = time.monotonic() - began
@@ -424,6 +427,9 @@ def _updates(
         if trace:
             trace.before(update)
         state, metrics = _update(learner, state, params, members, numbers)
+        if figures.is_due(update, settings):  # now, before the next update takes the weights
+            of = [member.settings for member in members]
+            monitor.draw(update, state.params, of, market.data, progress)
         if trace and trace.after(update, metrics):
             say(f"profile     {trace.directory}")
         if pending:
