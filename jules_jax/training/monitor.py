@@ -107,7 +107,7 @@ class Recorder:
             scalars["rollout/ep_len_mean"] = means.pop("ep_len")
         length = scalars.get("rollout/ep_len_mean", 1.0)
         scalars |= {k: v / length if k.startswith("market/") else v for k, v in means.items()}
-        scalars["rollout/episodes"] = raw["rollout/episodes"]
+        scalars |= {name: raw[name] for name in ("rollout/episodes", "rollout/reward_var")}
         scalars["time/fps"] = (update - before) * steps / max(now - then, 1e-9)
         scalars["time/time_elapsed"] = elapsed
         scalars["time/total_timesteps"] = float(update * steps)
