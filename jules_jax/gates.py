@@ -13,6 +13,7 @@ SUMMARY = (
     "policy beside the greedy one and controls. Prints a table and what a failure means, and "
     "writes gates.json to the run's directory. Without --enforce it only reports: exit status 0."
 )
+COMMON = tuple(key for key in config.PARAMETERS if key.startswith("gates."))
 SWITCHES = {"enforce": "exit with status 1 where a gate fails"}
 
 
@@ -25,6 +26,7 @@ def main() -> None:
         program=PROGRAM,
         summary=SUMMARY,
         switches=SWITCHES,
+        common=COMMON,
         base=lambda extras: config.read_yaml(_checkpoint(place).parent / "config.yaml"),
     )
     # these import JAX, which --help must not wait for

@@ -7,6 +7,7 @@ plays a shard at a time, so what is played does not depend on how many devices t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from jules_jax import config as configuration
 from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
 from jules_jax.config import PRESETS, Config
-from jules_jax.env.params import EnvParams, cast_section, make_params
+from jules_jax.env.params import EnvParams, make_params
 from jules_jax.evaluation import backtest, comparison, reference_policies
 from jules_jax.evaluation.backtest import Starts, StepLog
 from jules_jax.market import dataset
@@ -138,6 +138,9 @@ def gather(
         jnp.asarray(each, jnp.float32)
         for each in (reference_policies.EVENLY, reference_policies.NEVER)
     )
+    first = _first_turns([ground, null])
+    differ = (differing(env_params, config) for env_params in first.values())
+    keys = tuple(dict.fromkeys(itertools.chain(*differ)))
     log, greedily, random, flat, without_edge = _play(
         [
             _Player(ground, key_play, sampled, params, SHARDS),
@@ -145,7 +148,8 @@ def gather(
             _Player(ground, key_play, chance, evenly, CONTROL_SHARDS),
             _Player(ground, key_play, chance, never, CONTROL_SHARDS),
             _Player(null, key_null, chance, evenly, CONTROL_SHARDS),
-        ]
+        ],
+        first,
     )
     return Evidence(
         sampled=log,
@@ -154,7 +158,7 @@ def gather(
         random=random,
         flat=flat,
         null=without_edge,
-        differing=differing(ground.params(0), config),
+        differing=keys,
         notes=ground.notes,
     )
 
@@ -163,12 +167,12 @@ def differing(env_params: EnvParams, config: Config) -> tuple[str, ...]:
     """Dotted keys whose value in the environment's parameters is not the config's."""
     keys = []
     for name in ("account", "fills", "safeguards", "reward"):
-        running, asked = getattr(env_params, name), cast_section(getattr(config, name))
-        keys += [
-            f"{name}.{field.name}"
-            for field in dataclasses.fields(asked)
-            if not np.array_equal(getattr(running, field.name), getattr(asked, field.name))
-        ]
+        running, asked = getattr(env_params, name), getattr(config, name)
+        for field in dataclasses.fields(asked):
+            value = getattr(asked, field.name)
+            expected = np.float32(value) if isinstance(value, float) else value
+            if not np.array_equal(getattr(running, field.name), expected):
+                keys.append(f"{name}.{field.name}")
     if env_params.max_steps_in_episode != config.max_steps_in_episode:
         keys.append("max_steps_in_episode")
     if float(env_params.progress) != 1.0:
@@ -234,25 +238,30 @@ def _without_edge(config: Config) -> Config:
     """The same account, costs and limits on simulated paths without an edge."""
     simulator = dataclasses.replace(config.simulator, preset="null", **PRESETS["null"])
     market = dataclasses.replace(config.market, data="")
-    control = dataclasses.replace(config, simulator=simulator, market=market)
-    configuration.validate(control)
-    return control
+    return dataclasses.replace(config, simulator=simulator, market=market)
 
 
-def _play(players: list[_Player]) -> list[StepLog]:
-    """Every player's episodes, all its shards after one another, as NumPy arrays."""
-    grounds = list(dict.fromkeys(player.ground for player in players))
-    with ThreadPoolExecutor() as pool:  # XLA compiles a program on one core: several at once
-        first = dict(zip(grounds, pool.map(lambda ground: ground.params(0), grounds), strict=True))
+def _first_turns(grounds: list[_Ground]) -> dict[_Ground, EnvParams]:
+    """Parameters of the first turn on every ground; their programs are compiled side by side."""
+    with ThreadPoolExecutor() as pool:  # XLA compiles a program on one core
+        return dict(zip(grounds, pool.map(lambda ground: ground.params(0), grounds), strict=True))
+
+
+def _play(players: list[_Player], first: dict[_Ground, EnvParams]) -> list[StepLog]:
+    """Every player's episodes, all its shards after one another, as NumPy arrays.
+
+    first: of every ground, the parameters of its first turn.
+    """
+    with ThreadPoolExecutor() as pool:
         distinct = {player.program: player for player in players}
         compiling = pool.map(lambda p: _compile(p, first[p.ground]), distinct.values())
         programs = dict(zip(distinct, compiling, strict=True))
     played: list[list[Any]] = [[] for _ in players]
-    for ground in grounds:
+    for ground in first:
         own = [place for place, player in enumerate(players) if player.ground is ground]
         turns = -(-max(players[place].shards for place in own) // ground.mesh.size)
         for turn in range(turns):
-            env_params = ground.params(turn) if turn else first.pop(ground)
+            env_params = ground.params(turn) if turn else first[ground]
             for place in own:
                 player = players[place]
                 if turn * ground.mesh.size < player.shards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jules_jax.evaluation import evidence, gates, reference_policies
 from jules_jax.evaluation.backtest import StepLog
 from jules_jax.evaluation.evidence import CONTROL_SHARDS, SHARDS, Evidence
 from tests.tiny import SETTINGS as TINY
+from tests.tiny import write_bars
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -171,3 +173,16 @@ def test_a_parameter_that_runs_with_another_value_is_named() -> None:
     assert evidence.differing(running, other) == ("fills.fee_bps", "reward.thrash_window")
     early = dataclasses.replace(running, progress=jnp.float32(0.5))
     assert evidence.differing(early, SETTINGS) == ("progress",)
+
+
+@pytest.mark.long
+def test_recorded_bars_are_judged_on_their_validation_sessions(tmp_path: Path) -> None:
+    file = write_bars(tmp_path / "XYZ.csv", sessions=24)
+    recorded = config.load({**TINY, "market.data": str(file), "gates.episodes": 64})
+    found = evidence.gather(recorded, EVENLY, sampled=CHANCE, greedy=CHANCE)
+    assert found.sampled.reward.shape == (64, 32)
+    assert 1 < len(np.unique(found.cluster)) < 64, "played again and again"
+    assert "validation split" in found.notes[0]
+    assert np.all(found.flat.reward == 0) and found.differing == ()
+    assert not failures(found, recorded) & {"control: random", "control: flat", "false resets"}
+    assert len(gates.daily_pnl(found.sampled)[0]) == 64, "no session of 60 bars fits an episode"
