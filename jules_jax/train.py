@@ -88,6 +88,11 @@ def main() -> None:
     for key, label in TABLE.items():
         value = result.scalars.get(key)
         print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")
+    if parsed.config.gates.at_end:
+        from jules_jax.training import acceptance
+
+        settings = config.load(file=result.checkpoint.parent / "config.yaml")
+        print(f"\n{acceptance.judge(result.checkpoint, settings).text()}", flush=True)
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
     if result.best is not None:

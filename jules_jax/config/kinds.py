@@ -64,6 +64,7 @@ widths = kind(
     "widths such as 128,128, each at least 1",
     lambda v: len(v) > 0 and min(v) >= 1,
 )
+number = kind("a number", lambda v: True)
 positive = kind("a number above 0", lambda v: v > 0)
 amount = kind("a number of at least 0", lambda v: v >= 0)
 fraction = kind("a number above 0 and below 1", lambda v: 0 < v < 1)

@@ -412,6 +412,34 @@ class Monitor:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """Acceptance gates of a trained policy (docs/operations.md): what each asks for."""
+
+    at_end: bool = kinds.switch(False, "whether a training run ends with its gates")
+    episodes: int = kinds.count(4096, "fresh episodes that the sampled policy is judged on")
+    reward_min: float = kinds.number(0.0, "smallest mean reward of an episode")
+    reward_max: float = kinds.number(0.0, "largest one; reward_min or less: no band is asked for")
+    length_min: float = kinds.share(1.0, "smallest mean length, as a share of a whole episode")
+    hard_breaches_max: float = kinds.share(0.0, "largest share of episodes with a hard breach")
+    entropy_min: float = kinds.amount(
+        0.4, "smallest entropy, in nats, over steps where the action can have an effect"
+    )
+    explained_variance_min: float = kinds.number(0.10, "smallest mean of the last 10 updates")
+    penalised_steps_max: float = kinds.share(0.20, "share of penalised steps, to stay below")
+    penalty_size_max: float = kinds.amount(
+        0.25, "penalties over changes of equity, of sums and of medians, to stay below"
+    )
+    drawdown_share_max: float = kinds.amount(
+        0.05, "largest drawdown term, as a share of the sum of absolute rewards"
+    )
+    prolonged_steps: int = kinds.whole(
+        50, "steps beyond soft, in position, after which a drawdown is a prolonged one"
+    )
+    prolonged_max: float = kinds.share(0.01, "largest share of episodes with a prolonged one")
+    escapes_max: float = kinds.share(0.10, "share of episodes with an escape, to stay below")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; `load` and `resolve` return validated ones."""
 
@@ -444,6 +472,7 @@ class Config:
     population: Population = field(default_factory=Population)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     monitor: Monitor = field(default_factory=Monitor)
+    gates: Gates = field(default_factory=Gates)
 
     def progress(self, update: int) -> float:
         """Share of training done before update number `update`, from 0: 1 before the last."""

@@ -184,7 +184,7 @@ class Recorder:
         scalars |= env_metrics.of_steps(_under("step_sum/", raw), steps)
         progress = self._settings.progress(update - 1)
         scalars |= schedule.scalars_at(progress, self._settings)
-        scalars["rollout/episodes"] = raw["rollout/episodes"]
+        scalars |= {name: raw[name] for name in ("rollout/episodes", "rollout/reward_var")}
         scalars["time/fps"] = (update - before) * steps / max(now - then, 1e-9)
         scalars["time/time_elapsed"] = elapsed
         scalars["time/total_timesteps"] = float(update * steps)
