@@ -61,9 +61,10 @@ def calibrate(request: Request, *, say: Say = _print_at_once) -> bool:
     knob = knobs.find(request.key, base)
     values = _grid(request, knob)
     trials.first_seed(base.seed, request.confirmations)
+    if request.write:
+        choice.require_writable(request.write)
     directory = _claim(base, knob)
     written = request.write or directory / "calibrated.yaml"
-    choice.require_writable(written)
     what = "episode reward" if request.band else "share of penalties"
     say(f"calibrating {knob.name}: {what} {target.aim:g} ± {target.tolerance:g}, trying {values}")
     bench = trials.Bench(base, knob, directory, request.agents, request.episodes)
