@@ -104,6 +104,15 @@ def test_what_is_chosen_held_on_seeds_that_did_not_choose_it():
     assert found.best is found.responses[-1]
 
 
+def test_a_grid_that_was_lucky_is_not_believed():
+    def measure(values, turn):
+        return [Response(value, 20 * value + 4 * (turn > 0), 0.1, 3) for value in values]
+
+    found = search.search(measure, Target(5.0, 0.5), (0.24, 0.25, 0.26), confirmations=1)
+    assert not found.reached
+    assert (found.best.value, found.best.mean) == (0.25, 9.0)
+
+
 def test_without_confirmations_the_nearest_of_the_grid_is_taken():
     measure = responding(lambda value: 20.0 * value)
     found = search.search(measure, Target(5.0, 0.5), (0.1, 0.24, 0.5), confirmations=0)
