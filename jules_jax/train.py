@@ -28,16 +28,6 @@ OPTIONS = {
     "replay": "run a diverged update again: the directory that the run named",
     "phases": "configs to train one after the other, from the last one's weights, while gates pass",
 }
-TABLE = {
-    "rollout/ep_rew_mean": "episode reward",
-    "pnl/net": "net P&L per episode, $",
-    "pnl/gross": "gross P&L per episode, $",
-    "trade/orders": "orders per episode",
-    "risk/hard_breaches": "hard breaches per episode",
-    "train/entropy_loss": "entropy_loss, nats",
-    "train/explained_variance": "explained variance",
-    "time/fps": "steps per second",
-}
 
 
 def main() -> None:
@@ -59,7 +49,7 @@ def main() -> None:
         raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, monitor, population
+    from jules_jax.training import backend, loop, market, population, summary
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
@@ -80,14 +70,7 @@ def main() -> None:
         resume=extras["resume"] is not None,
         allow_config_change=extras["allow_config_change"],
     )
-    if result.leaderboard:
-        print(f"\n{result.leaderboard}\n\nthe best of them at the end:")
-    print(
-        f"\ntrained in {result.seconds:,.0f} s; the last {monitor.EPISODE_WINDOW} episodes or more:"
-    )
-    for key, label in TABLE.items():
-        value = result.scalars.get(key)
-        print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")
+    print(summary.figures(result))
     if parsed.config.gates.at_end:
         from jules_jax.training import acceptance
 
@@ -95,13 +78,7 @@ def main() -> None:
         print(f"\n{acceptance.judge(result.checkpoint, settings).text()}", flush=True)
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
-    if result.best is not None:
-        print(f"\nThe checkpoint that did best in validation is of update {result.best}")
-    print(
-        f"\nNext:\n"
-        f"  {_python()} -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"
-        f"  tensorboard --logdir {result.run_dir.parent}   (after: pip install tensorboard)"
-    )
+    print(summary.next_steps(result, _python()))
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:

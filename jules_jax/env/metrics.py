@@ -42,6 +42,7 @@ def step_metrics(record: StepRecord) -> dict[str, jax.Array]:
     penalised = record.reward_action_change + record.reward_same_action + record.reward_drawdown
     values = {
         "reward/equity_change": record.reward_equity_change,
+        "reward/absolute_equity_change": jnp.abs(record.reward_equity_change),
         "reward/action_change": record.reward_action_change,
         "reward/same_action": record.reward_same_action,
         "reward/drawdown": record.reward_drawdown,
