@@ -31,7 +31,7 @@ PER_STEP = {
     "market/kyle_lambda_rolling": "market/kyle_lambda_rolling",
 }
 """Sums over episodes that are told as means over their steps, and how they are then called."""
-OF_STEPS = {"risk/drawdown_weight", *(f"action/{name}" for name in REQUESTS)}
+OF_STEPS = ("risk/drawdown_weight", *(f"action/{name}" for name in REQUESTS))
 """Told of an update's steps: they say what is the case now, whichever episodes end."""
 
 
@@ -94,7 +94,7 @@ def of_episodes(means: Mapping[str, float], length: float) -> dict[str, float]:
     bars per position opened, absent where none was; `trade/trades_per_episode`, fills of any kind;
     and `PER_STEP`.
     """
-    skipped = OF_STEPS | set(PER_STEP)
+    skipped = {*OF_STEPS, *PER_STEP}
     scalars = {name: value for name, value in means.items() if name not in skipped}
     scalars |= {told: means[name] / length for name, told in PER_STEP.items() if name in means}
     fills = ("trade/orders", "trade/forced_exits", "trade/session_liquidations")

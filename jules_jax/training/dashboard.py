@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from jules_jax.env.metrics import COSTS, REQUESTS
 
@@ -67,6 +68,19 @@ def write_layout(writer: SummaryWriter) -> None:
         for group, charts in LAYOUT.items()
     }
     writer.add_custom_scalars(groups)
+
+
+def write_scalars(writer: SummaryWriter, scalars: Mapping[str, float | None], steps: int) -> None:
+    """Writes an update's scalars as one event, which costs far less than one each.
+
+    What is None is not written.
+    """
+    values = [
+        Summary.Value(tag=name, simple_value=value)
+        for name, value in scalars.items()
+        if value is not None
+    ]
+    writer.file_writer.add_summary(Summary(value=values), steps)
 
 
 def histograms(metrics: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:

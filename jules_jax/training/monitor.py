@@ -32,6 +32,8 @@ LEADERBOARD = "leaderboard.txt"
 METRICS = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
+PANEL_SECONDS = 1.0
+"""The panel is drawn anew at most this often, so that quick updates do not wait for it."""
 
 
 def cut(metrics: Path, after: int) -> None:
@@ -151,9 +153,7 @@ class Recorder:
         scalars = self._scalars(update, metrics)
         steps = update * self._settings.num_envs * self._settings.ppo.n_steps
         row = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        for name, value in row.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, steps)
+        dashboard.write_scalars(self._writer, row, steps)
         dashboard.write_histograms(self._writer, metrics, returns, steps)
         self._file.write(json.dumps({"update": update, "timesteps": steps, **row}) + "\n")
         self._file.flush()
@@ -320,7 +320,8 @@ class Monitor:
     def _show(self, update: int) -> None:
         now, updates = time.monotonic(), self._settings.num_updates
         live, last = sys.stdout.isatty(), update == updates
-        if not live and not last and now - self._shown < PLAIN_LINE_SECONDS:
+        wait = PANEL_SECONDS if self._panel else 0.0 if live else PLAIN_LINE_SECONDS
+        if not last and now - self._shown < wait:
             return
         self._shown = now
         agents, steps = len(self._recorders), self._settings.num_envs * self._settings.ppo.n_steps
