@@ -114,9 +114,10 @@ def judge(checkpoint: Path, settings: Config) -> Verdict:
 
     `gates.json`, and a text in TensorBoard, go to the run's directory, where there is one.
     `settings` are the config to judge by; where they say otherwise than the checkpoint's own about
-    what was trained on, the gate `parameters` fails. Raises `InputError`.
+    what was trained on, the gate `parameters` fails. Schedules stand at their end, and nothing is
+    drawn by episode. Raises `InputError`.
     """
-    began = time.monotonic()
+    began, settings = time.monotonic(), settings.for_evaluation()
     step = checkpoints.find(checkpoint)
     meta = checkpoints.load_meta(step)
     directory = run_of(step, settings)
@@ -126,7 +127,7 @@ def judge(checkpoint: Path, settings: Config) -> Verdict:
         found,
         differing=(
             *found.differing,
-            *changed(settings, config.load(meta["config"])),
+            *changed(settings, config.load(meta["config"]).for_evaluation()),
             *_learned_with(settings, rows),
         ),
     )

@@ -6,7 +6,6 @@ A phase that fails its gates is the last: what comes after would only be built o
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.agent.learner import available_devices, groups_for
 from jules_jax.errors import InputError
-from jules_jax.training import backend, loop, population, run_directory
+from jules_jax.training import acceptance, backend, loop, population, run_directory
 from jules_jax.training.loop import Result, Say
 
 FOLDER = Path("configs")
@@ -127,12 +126,9 @@ def command(names: str, flags: config.Layer) -> int:
     backend.use_compilation_cache()
     backend.use_cores(phases[0].settings)
     check(phases)
-    learn: Any = loop.train
-    acceptance = importlib.import_module("jules_jax.training.acceptance")
 
     def train(settings: config.Config, init_from: Path | None) -> Result:
-        result: Result = learn(settings, init_from=init_from)
-        return result
+        return loop.train(settings, init_from=init_from)
 
     return 0 if run(phases, train=train, judge=acceptance.judge, say=_say).passed else 1
 
