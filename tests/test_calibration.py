@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jules_jax import config
+from jules_jax.env.metrics import step_metrics
+from jules_jax.env.record import StepRecord
 from jules_jax.errors import InputError
 from jules_jax.evaluation.comparison import EVALUATION_KEY
 from jules_jax.training import loop, market
@@ -288,6 +291,14 @@ def test_agents_that_never_hold_anything_have_no_share_of_penalties():
     trial = doctored()
     still = {name: 0 * values for name, values in trial.episodes.items()}
     assert dataclasses.replace(trial, episodes=still).share.mean == 0.0
+
+
+def test_equity_changes_are_summed_by_size_for_the_share_of_penalties():
+    nothing = {field.name: np.zeros(3, np.int32) for field in dataclasses.fields(StepRecord)}
+    record = SimpleNamespace(**nothing)
+    record.reward_equity_change = np.array([0.5, -2.0, 0.0])
+    summed = step_metrics(record)["reward/absolute_equity_change"]
+    np.testing.assert_allclose(summed, [0.5, 2.0, 0.0])
 
 
 COMMENT = "# Calibration of account.position_size_pct\n#   chosen 0.31\n#   because\n"

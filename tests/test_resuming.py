@@ -21,7 +21,15 @@ import pytest
 from jules_jax import config
 from jules_jax.errors import InputError, Stopped
 from jules_jax.market import storage
-from jules_jax.training import checkpoints, loop, market, provenance, registry, run_directory
+from jules_jax.training import (
+    checkpoints,
+    loop,
+    market,
+    population,
+    provenance,
+    registry,
+    run_directory,
+)
 from jules_jax.training.monitor import cut
 from tests.tiny import SETTINGS, TINY, write_bars
 
@@ -76,7 +84,9 @@ def said_by(call) -> list[str]:
     return said
 
 
-@pytest.fixture(scope="module", params=["an agent", "a population"])
+@pytest.fixture(
+    scope="module", params=["an agent", pytest.param("a population", marks=pytest.mark.long)]
+)
 def whole(request, tmp_path_factory):
     """An uninterrupted run, and the settings of another one that is to be the same."""
     root = tmp_path_factory.mktemp("whole")
@@ -275,7 +285,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_whole(ke
 
 
 def test_a_run_on_a_full_disk_ends_in_a_sentence(tmp_path, monkeypatch):
-    def full(metrics: object, text: str = "") -> None:
+    def full(recorder: object, update: int, metrics: object) -> None:
         raise OSError(28, "No space left on device", "metrics.jsonl")
 
     monkeypatch.setattr("jules_jax.training.monitor.Recorder.log", full)
@@ -301,7 +311,7 @@ def test_a_read_only_directory_is_told_before_anything_is_done(kept, monkeypatch
 )
 def test_a_run_does_not_go_on_with_another_config(key, value, message, kept):
     meta = checkpoints.load_meta(kept[0])
-    changed = config.load({**config.to_dict(kept[2]), key: value})
+    changed = population.with_values(kept[2], {key: value}, "asked for")
     with pytest.raises(InputError, match=message):
         provenance.require_same_config(meta, changed, allow=False)
     if key == "total_timesteps":
