@@ -70,6 +70,8 @@ class Gate:
         """What a failure means, and what to try."""
         if self.name == "reward band" and self.detail:
             return f"{self.detail}: {ADVICE['recalibrate']}"
+        if self.name == "explained variance" and math.isnan(self.value):
+            return ADVICE["no metrics"]
         return ADVICE[self.name]
 
 
@@ -84,6 +86,7 @@ ADVICE = {
     "entropy": "the policy is decided, and explores no more: raise ppo.ent_coef, or train shorter",
     "explained variance": "the critic predicts no better than a constant: train longer, lower "
     "ppo.learning_rate, or set network.normalize_targets; check that rewards vary at all",
+    "no metrics": "the critic is not known: judge the run itself, runs/NAME, or train it anew",
     "penalty frequency": "it pays penalties too often: it thrashes or repeats itself; train "
     "longer, raise ppo.gamma, or look for orders refused by the cooldown",
     "penalty size": "penalties drown what is earned: lower the penalty factors of `reward`, or "
