@@ -1,13 +1,13 @@
 """The panel of a run on a terminal: what it says, and when a light is green."""
 
-import dataclasses
 import io
 import re
 
 import pytest
 from rich.console import Console
 
-from jules_jax.training.panel import Limits, LivePanel, Progress, lights, sparkline
+from jules_jax.config import Gates
+from jules_jax.training.panel import LivePanel, Progress, lights, sparkline
 
 GOOD = {
     "rollout/ep_rew_mean": 4.75,
@@ -26,7 +26,7 @@ HALFWAY = Progress(update=20, updates=40, steps=1_000_000, fps=10_000.0, elapsed
 def shown(progress, scalars, width=100):
     """What a terminal of `width` columns shows at the end."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    with LivePanel("smoke", Limits(), console) as panel:
+    with LivePanel("smoke", Gates(), console) as panel:
         panel.show(progress, scalars)
     return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", console.file.getvalue())
 
@@ -51,8 +51,8 @@ def test_the_panel_fits_its_terminal(width):
 
 
 def test_all_lights_of_a_good_run_are_green():
-    assert all(light.passes for light in lights(GOOD, Limits()))
-    assert len(lights(GOOD, Limits())) == len(dataclasses.fields(Limits))
+    assert all(light.passes for light in lights(GOOD, Gates()))
+    assert len(lights(GOOD, Gates())) == 6
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_all_lights_of_a_good_run_are_green():
 )
 def test_a_light_goes_out_where_its_gate_would_fail_and_no_other_does(gate, scalar, value):
     assert [
-        light.gate for light in lights(GOOD | {scalar: value}, Limits()) if not light.passes
+        light.gate for light in lights(GOOD | {scalar: value}, Gates()) if not light.passes
     ] == [gate]
 
 
 def test_what_is_not_known_or_not_finite_has_no_verdict():
-    assert all(light.passes is None for light in lights({}, Limits()))
-    nan = lights(GOOD | {"train/explained_variance": float("nan")}, Limits())
+    assert all(light.passes is None for light in lights({}, Gates()))
+    nan = lights(GOOD | {"train/explained_variance": float("nan")}, Gates())
     assert [light.gate for light in nan if light.passes is None] == ["explained variance"]
 
 

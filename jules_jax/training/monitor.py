@@ -24,7 +24,7 @@ from jules_jax.env import metrics as env_metrics
 from jules_jax.market.table import MarketData
 from jules_jax.training import dashboard, figures, schedule
 from jules_jax.training.leaderboard import Leaderboard
-from jules_jax.training.panel import Limits, LivePanel, Progress, clock
+from jules_jax.training.panel import LivePanel, Progress, clock
 
 EPISODE_WINDOW = 100
 """Episode means are over the newest updates that hold at least this many episodes, as in SB3."""
@@ -233,7 +233,7 @@ class Monitor:
             for recorder, saved in zip(self._recorders, snapshot["recorders"], strict=True):
                 recorder.restore(saved)
         live = sys.stdout.isatty() and settings.monitor.panel
-        self._panel = LivePanel(run_dir.name, Limits()) if live else None
+        self._panel = LivePanel(run_dir.name, settings.gates) if live else None
 
     def __enter__(self) -> Monitor:
         if self._panel:

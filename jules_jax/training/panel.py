@@ -14,24 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jules_jax.config import Gates
+
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40
 WIDTH = 96
 """Most columns of the panel."""
 
 Scalars = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the lights compare with: thresholds of the gates that training's scalars hint at."""
-
-    hard_breaches_max: float = 0.0
-    entropy_min: float = 0.4
-    explained_variance_min: float = 0.10
-    penalised_steps_max: float = 0.20
-    prolonged_max: float = 0.01
-    escapes_max: float = 0.10
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class Progress:
         return (self.updates - self.update) * (self.steps / self.update) / max(self.fps, 1e-9)
 
 
-def lights(scalars: Scalars, limits: Limits) -> list[Light]:
+def lights(scalars: Scalars, limits: Gates) -> list[Light]:
     """A first look at the gates, from training's own episodes.
 
     The gates themselves are judged at the end, on fresh episodes: a light says where to look. It
@@ -111,7 +101,7 @@ def clock(seconds: float) -> str:
 
 
 def draw(
-    title: str, progress: Progress, scalars: Scalars, rewards: Sequence[float], limits: Limits
+    title: str, progress: Progress, scalars: Scalars, rewards: Sequence[float], limits: Gates
 ) -> Panel:
     """The panel of a run named `title`; `rewards` is the course of `rollout/ep_rew_mean`."""
     shown = Group(
@@ -198,7 +188,7 @@ def _shown(value: float | None, form: str) -> str:
 class LivePanel:
     """The panel on a terminal, replaced in place; what others print appears above it."""
 
-    def __init__(self, title: str, limits: Limits, console: Console | None = None) -> None:
+    def __init__(self, title: str, limits: Gates, console: Console | None = None) -> None:
         self._title, self._limits = title, limits
         self._rewards: list[float] = []
         # drawn when there is news, so that no thread runs beside the training

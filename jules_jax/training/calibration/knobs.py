@@ -80,6 +80,9 @@ def find(name: str, base: config.Config) -> Knob:
                 f"{', '.join(population.OF_ENVIRONMENT)}, or {' or '.join(FACTORS)}"
             )
         knob = Knob(key, (key,))
+    moving = {key for schedule in base.schedules for key in schedule.parameters}
+    if scheduled := [key for key in knob.keys if key in moving]:
+        raise InputError(f"{scheduled[0]} {SOURCE} moves by a schedule, expected a constant number")
     if base.market.data and _is_of_simulator(knob.keys[0]):
         raise InputError(
             f"{name} {SOURCE} is of simulated paths, and market.data is {base.market.data}"

@@ -160,6 +160,7 @@ class Bench:
             name=name,
             seed=first_seed(self.base.seed, turn),
             population=config.Population(num_seeds=self.agents, sweep=sweep),
+            checkpoints=dataclasses.replace(of_values.checkpoints, validation_episodes=0),
         )
 
     def _train_and_play(
