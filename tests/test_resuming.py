@@ -285,7 +285,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_whole(ke
 
 
 def test_a_run_on_a_full_disk_ends_in_a_sentence(tmp_path, monkeypatch):
-    def full(recorder: object, update: int, metrics: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "metrics.jsonl")
 
     monkeypatch.setattr("jules_jax.training.monitor.Recorder.log", full)

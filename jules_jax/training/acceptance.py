@@ -249,7 +249,7 @@ def _write(verdict: Verdict, directory: Path, *, steps: int) -> None:
         path.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    with SummaryWriter(str(directory)) as writer:
+    with SummaryWriter(str(directory), filename_suffix=".gates") as writer:
         writer.add_text("gates", markdown(verdict), steps)
 
 

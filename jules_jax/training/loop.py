@@ -404,7 +404,7 @@ def _updates(
     params, state, members = prepared.params, prepared.state, prepared.members
     updates, exploit_every = settings.num_updates, settings.population.exploit_every
     began, first = time.monotonic(), prepared.saved.done + 1
-    if first == 1:
+    if prepared.saved is NOTHING_DONE:
         keeper.keep(state, members, {})
 
     def finish(
