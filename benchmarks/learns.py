@@ -30,6 +30,7 @@ def train_and_play(preset: str, seed: int, episodes: int) -> tuple[Comparison, f
                 "preset": preset,
                 "seed": seed,
                 "name": preset,
+                "checkpoints.validation_episodes": 0,
                 "runs_dir": f"{directory}/runs",
                 "checkpoint_dir": f"{directory}/checkpoints",
             },

@@ -17,6 +17,7 @@ from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.trading_env import TradingEnv
 from jules_jax.market.feed import SimulatedFeed
+from jules_jax.training.dashboard import RETURN_EDGES
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "configs" / "phase1_smoke.yaml"
@@ -53,10 +54,20 @@ class Updates:
         *,
         members: int | None = None,
         repeat: int = 1,
+        gathers: bool = True,
     ) -> None:
-        """`repeat` updates are one call, for those too short to be timed alone."""
+        """`repeat` updates are one call, for those too short to be timed alone.
+
+        gathers: what a training run gathers of its steps and episodes; else rewards alone.
+        """
         self.settings = settings
-        self.learner = Learner(env, settings, step_metrics=measure, members=members)
+        self.learner = Learner(
+            env,
+            settings,
+            step_metrics=measure if gathers else None,
+            members=members,
+            return_edges=RETURN_EDGES if gathers else (),
+        )
         self.env_params = self.learner.replicate(env_params)
         key = jax.random.key(0)
         self.state = self.learner.init(

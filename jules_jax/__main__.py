@@ -3,7 +3,10 @@
 COMMANDS = {
     "train": "train a recurrent agent on simulated paths or on your own bars",
     "evaluate": "replay a trained agent on fresh paths or held-out sessions",
+    "gates": "judge a trained agent by the gates of its config",
+    "calibrate": "choose a setting's value at which trained agents earn what is asked",
     "data": "check files of bars, build datasets of them, measure recorded and simulated markets",
+    "runs": "list, show and compare every run ever started; remove what old ones left",
     "audit": "re-derive recorded episodes in float64 and name the first disagreement",
 }
 

@@ -15,6 +15,14 @@ class Diverged(Exception):
     """Training that is no longer finite, told in one sentence; exit status 3."""
 
 
+class Stopped(Exception):
+    """A run that was told to stop, and can go on from its checkpoint, told in one sentence."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command: bad input ends in its one sentence on stderr and exit status 2, a
     run that diverged in its sentence and status 3.
@@ -37,6 +45,9 @@ def run_command(main: Callable[[], None]) -> None:
     except Diverged as divergence:
         print(f"diverged: {divergence}", file=sys.stderr)
         raise SystemExit(3) from None
+    except Stopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

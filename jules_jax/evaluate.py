@@ -49,7 +49,7 @@ def main() -> None:
     began = time.monotonic()
     # these import JAX, which --help must not wait for
     from jules_jax.evaluation import comparison
-    from jules_jax.training import backend, checkpoints
+    from jules_jax.training import backend, checkpoints, run_history
 
     backend.use_compilation_cache()
     path = checkpoints.find(Path(parsed.extras["checkpoint"]))
@@ -57,6 +57,8 @@ def main() -> None:
     held_out = comparison.hold_out(parsed.config, split=split, episodes=episodes)
     print(f"checkpoint  {path}")
     print("\n".join(held_out.notes))
+    if split == "test":
+        run_history.opened_test_split(parsed.config, path)
     result = comparison.compare(parsed.config, params, held_out)
     print(f"\n{comparison.table(result)}\n")
     if parsed.extras["audit"]:

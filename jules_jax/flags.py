@@ -78,11 +78,13 @@ class Parsed:
     """A resolved config, and the command's own flags.
 
     `extras` has every switch (a bool) and option (text, or None where it was not given) of the
-    command, with underscores in the names: `extras["dry_run"]`.
+    command, with underscores in the names: `extras["dry_run"]`. `given` are the parameters on the
+    command line alone.
     """
 
     config: Config
     extras: Mapping[str, Any]
+    given: Layer = field(default_factory=dict)
 
 
 def parse(
@@ -94,13 +96,15 @@ def parse(
     options: Mapping[str, str] | None = None,
     base: Callable[[Mapping[str, Any]], Layer] = lambda extras: {},
     common: Sequence[str] = COMMON,
+    implied: Mapping[str, str] | None = None,
 ) -> Parsed:
     """The config and the command's own flags that `argv` (without the program's name) asks for.
 
     `switches` (names, or names to sentences for `--help`) are flags without a value, `options`
     (names to sentences) flags with one. `base` maps the extras to settings that rank below
-    `--config`, such as `read_dict` of the config in the checkpoint a command was given. `common`
-    are the parameters that `--help` shows.
+    `--config`, such as `read_dict` of the config in the checkpoint a command was given; it also
+    sees the parameters that were given, by dotted key. `common` are the parameters that `--help`
+    shows. `implied` are values of options that may be given without one.
 
     `--help`, `--help-all` and `--print-config` print and raise `SystemExit(0)`. Raises
     `InputError` naming flag, value found and value expected.
@@ -112,13 +116,15 @@ def parse(
         own = {f"{name} VALUE": text for name, text in own_options.items()} | own_switches
         _print_and_exit(help_text(program, summary, own, None if "--help-all" in argv else common))
 
-    layer, extras = _read(argv, own_switches, own_options)
+    layer, extras = _read(argv, own_switches, own_options, implied or {})
     file = configuration.read_yaml(extras["config"]) if extras["config"] is not None else {}
-    resolved = configuration.resolve(base(extras), file, layer)
+    known = {key: setting.value for key, setting in (file | layer).items()} | extras
+    resolved = configuration.resolve(base(known), file, layer)
     if extras["print_config"]:
         _print_and_exit(configuration.to_yaml(resolved))
     shared = OPTIONS | SWITCHES
-    return Parsed(resolved, {name: extras[name] for name in extras if name not in shared})
+    own = {name: extras[name] for name in extras if name not in shared}
+    return Parsed(resolved, own, layer)
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,10 @@ def _print_and_exit(text: str) -> None:
 
 
 def _read(
-    argv: Sequence[str], switches: Mapping[str, str], options: Mapping[str, str]
+    argv: Sequence[str],
+    switches: Mapping[str, str],
+    options: Mapping[str, str],
+    implied: Mapping[str, str],
 ) -> tuple[Layer, dict[str, Any]]:
     """The parameters and the command's own flags of `argv`; of a repeated flag the last counts."""
     layer: Layer = {}
@@ -219,7 +228,9 @@ def _read(
             continue
         if key not in options:
             key = configuration.find_key(name, SOURCE, also=(*options, *switches))
-        if not equals:
+        if not equals and key in implied and (not words or words[0].startswith("--")):
+            value = implied[key]
+        elif not equals:
             value = _next_value(name, key, words)
         if key in options:
             extras[key] = value
@@ -286,7 +297,7 @@ def _sentence(key: str, *, allowed: bool = False) -> str:
     """What a parameter is, its default in brackets and, if asked, what is allowed."""
     parameter = PARAMETERS[key]
     text: str = parameter.metadata["help"]
-    notes = [_shown(parameter.default)] if parameter.default != "" else []
+    notes = [_shown(parameter.default)] if parameter.default not in ("", ()) else []
     notes += [parameter.metadata["allowed"]] if allowed else []
     return f"{text} [{'; '.join(notes)}]" if notes else text
 

@@ -10,26 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from jules_jax import config, errors, flags
+from jules_jax.training import run_directory
 
 SUMMARY = (
     "Trains an LSTM-PPO trading agent: market, fills, risk and learner are one compiled program. "
     "Without --data it trains on simulated paths; --config configs/phase1_smoke.yaml is the "
     "two-minute version."
 )
-SWITCHES = {"dry_run": "check config and data, say what would be trained, and exit"}
+SWITCHES = {
+    "dry_run": "check config and data, say what would be trained, and exit",
+    "allow_config_change": "go on with another total_timesteps, or other settings of checkpoints",
+}
 OPTIONS = {
+    "resume": "go on with a run from its newest checkpoint: its name, its directory, or latest",
+    "init_from": "begin with the weights of a checkpoint, such as checkpoints/NAME",
     "profile": "directory for a jax.profiler trace of updates 2 and 3",
     "replay": "run a diverged update again: the directory that the run named",
-}
-TABLE = {
-    "rollout/ep_rew_mean": "episode reward",
-    "pnl/net": "net P&L per episode, $",
-    "pnl/gross": "gross P&L per episode, $",
-    "trade/orders": "orders per episode",
-    "risk/hard_breaches": "hard breaches per episode",
-    "train/entropy_loss": "entropy_loss, nats",
-    "train/explained_variance": "explained variance",
-    "time/fps": "steps per second",
+    "phases": "configs to train one after the other, from the last one's weights, while gates pass",
 }
 
 
@@ -42,43 +39,55 @@ def main() -> None:
         switches=SWITCHES,
         options=OPTIONS,
         base=_base,
+        implied={"resume": run_directory.LATEST},
     )
-    profile, replay = (parsed.extras[name] for name in OPTIONS)
+    extras = parsed.extras
+    profile, replay = extras["profile"], extras["replay"]
+    if extras["phases"]:
+        from jules_jax.training import phases
+
+        raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, monitor, population, run_directory
+    from jules_jax.training import backend, loop, market, population, summary
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
-    if parsed.extras["dry_run"]:
-        run_directory.claim(parsed.config).release()
+    if extras["dry_run"]:
+        claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
+        claim(parsed.config).release()
         agents = population.members(parsed.config)
         print(loop.describe(parsed.config, market.Market(parsed.config), len(agents)))
         return
     if replay:
         print(loop.replay(Path(replay), parsed.config))
         return
-    result = loop.train(parsed.config, profile=Path(profile) if profile else None)
-    if result.leaderboard:
-        print(f"\n{result.leaderboard}\n\nthe best of them at the end:")
-    print(
-        f"\ntrained in {result.seconds:,.0f} s; the last {monitor.EPISODE_WINDOW} episodes or more:"
+    result = loop.train(
+        parsed.config,
+        profile=Path(profile) if profile else None,
+        init_from=Path(extras["init_from"]) if extras["init_from"] else None,
+        resume=extras["resume"] is not None,
+        allow_config_change=extras["allow_config_change"],
     )
-    for key, label in TABLE.items():
-        value = result.scalars.get(key)
-        print(f"  {label:<28} {'–' if value is None else format(value, ',.3f'):>14}")
+    print(summary.figures(result))
+    if parsed.config.gates.at_end:
+        from jules_jax.training import acceptance
+
+        settings = config.load(file=result.checkpoint.parent / "config.yaml")
+        print(f"\n{acceptance.judge(result.checkpoint, settings).text()}", flush=True)
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
-    print(
-        f"\nNext:\n"
-        f"  {_python()} -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"
-        f"  tensorboard --logdir {result.run_dir.parent}   (after: pip install tensorboard)"
-    )
+    print(summary.next_steps(result, _python()))
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:
-    """What ranks below the flags: of a replayed update, the configuration that it diverged with."""
+    """What ranks below the flags: the configuration of what is resumed or run again."""
+    others = [name for name in (*SWITCHES, *OPTIONS, "config") if extras[name] and name != "phases"]
+    if extras["phases"] and others:
+        raise errors.InputError(f"--phases goes with parameters only, found --{others[0]}")
+    if extras["resume"] is not None:
+        return run_directory.saved_settings(extras["resume"], extras.get("runs_dir", "runs"))
     if extras["replay"] is None:
         return {}
     return config.read_yaml(str(Path(extras["replay"]) / "config.yaml"))

@@ -168,6 +168,10 @@ def test_training_runs_on_a_csv_and_is_evaluated_on_its_held_out_sessions(
     )
     assert status == 0, err
     assert "test split" in out
+    lines = (tmp_path / "runs" / "registry.jsonl").read_text().splitlines()
+    assert [(json.loads(line)["event"], json.loads(line)["run"]) for line in lines] == [
+        ("started", "acme"), ("finished", "acme"), ("opened test split", "acme"),
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")
@@ -180,7 +184,7 @@ def test_a_real_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_help_comes_in_under_a_second_without_jax() -> None:
-    for command in ("train", "evaluate"):
+    for command in ("train", "evaluate", "runs"):
         began = time.monotonic()
         script = (
             f"import sys, runpy; sys.argv = ['x', '--help']\n"
@@ -189,7 +193,7 @@ def test_help_comes_in_under_a_second_without_jax() -> None:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "--num-envs" in done.stdout
+        assert "--runs-dir" in done.stdout
         assert time.monotonic() - began < 5  # a loaded machine; under one second at rest
 
 

@@ -12,7 +12,7 @@ import pytest
 from jules_jax import config
 from jules_jax.agent.learner import Learner
 from jules_jax.errors import Diverged, InputError
-from jules_jax.training import guard
+from jules_jax.training import checkpoints, guard
 from tests.agent import toy_envs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -140,7 +140,7 @@ def test_the_first_offending_update_is_named_though_the_next_one_is_under_way(di
 
 def test_what_is_kept_is_the_state_before_that_update_bit_for_bit(learner, diverged):
     path, states, _ = diverged
-    restored = guard.restore(path, begin(learner, seed=9))
+    restored = checkpoints.restore(checkpoints.find(path), begin(learner, seed=9))
     pairs = zip(jax.tree.leaves(restored), jax.tree.leaves(states[3]), strict=True)
     for kept, expected in pairs:
         if jax.dtypes.issubdtype(kept.dtype, jax.dtypes.prng_key):
@@ -152,7 +152,7 @@ def test_the_update_run_again_shows_the_same_metrics_bit_for_bit(learner, diverg
     path, *_ = diverged
     recorded = guard.load(path)
     assert (recorded.generation, recorded.progress) == (2, 4 / 7)
-    state = guard.restore(path, begin(learner, seed=9))
+    state = checkpoints.restore(checkpoints.find(path), begin(learner, seed=9))
     state, metrics = learner.update(state, env_params(np.nan))
     again = jax.device_get(metrics | guard.magnitudes(state))
     assert guard.offending(again) == guard.offending(recorded.metrics) != []
@@ -210,4 +210,4 @@ def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, learner, div
     wider = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state.params)
     like = dataclasses.replace(state, params=wider)
     with pytest.raises(InputError, match="does not fit the configuration"):
-        guard.restore(diverged[0], like)
+        checkpoints.restore(checkpoints.find(diverged[0]), like)

@@ -51,7 +51,7 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
     events = []
 
     class Stub:
-        """Learner, market, monitor and guard: notes what is asked of it, in order."""
+        """Learner, market, monitor, guard and the rest: notes what is asked of it, in order."""
 
         def update(self, state, params, numbers):
             events.append(f"dispatch {state + 1}")
@@ -65,7 +65,10 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
 
         check = lambda self, update, metrics: events.append(f"check {update}")  # noqa: E731
         refresh = lambda self, update: False  # noqa: E731
-        generation = 0
+        is_due = lambda self, update: update == 4  # noqa: E731
+        validate = lambda self, state, members: {}  # noqa: E731
+        keep = lambda self, state, members, validated: events.append(f"keep {state}")  # noqa: E731
+        generation, asked = 0, None
 
     @dataclasses.dataclass
     class Params:
@@ -75,11 +78,12 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
     settings = config.load(SETTINGS)
     stub = Stub()
     prepared = loop._Prepared(settings, stub, stub, Params(), 0, ())
-    state, _ = loop._updates(prepared, stub, stub, None, lambda text: events.append("say"))
+    say = lambda text: events.append("say")  # noqa: E731
+    state, _ = loop._updates(prepared, stub, stub, stub, stub, None, say)
     assert state == 4
     assert " ".join(events) == (
-        "dispatch 1 say log 1 check 1 dispatch 2 dispatch 3 log 2 check 2 "
-        "dispatch 4 log 3 check 3 log 4 check 4"
+        "keep 0 dispatch 1 say log 1 check 1 dispatch 2 dispatch 3 log 2 check 2 "
+        "dispatch 4 log 3 check 3 log 4 check 4 keep 4"
     )
 
 

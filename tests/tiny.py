@@ -21,6 +21,8 @@ TINY = (
     "--lstm-hidden-size", "8",
     "--net-arch", "8,8",
     "--devices", "1",
+    "--validation-episodes", "0",
+    "--checkpoints.every", "100",
 )  # fmt: skip
 
 SETTINGS = {

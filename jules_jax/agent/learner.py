@@ -59,11 +59,13 @@ class Learner:
         devices: Sequence[jax.Device] | None = None,
         members: int | None = None,
         env_axes: Any = None,
+        return_edges: Sequence[float] = (),
     ) -> None:
         """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
 
         env_axes: a prefix of `env_params` as `jax.vmap` takes it, 0 where leaves are `[M, …]`, one
         for each member, None (all of it, by default) where members share them.
+        return_edges: ascending, K of them: metrics then have `histogram/ep_rew`.
 
         Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
         where a rollout is longer than an episode.
@@ -75,6 +77,7 @@ class Learner:
         self.mesh = Mesh(list(devices), (LANE,))
         self.shuffle_groups = groups_for(settings, len(devices))
         self.members = members
+        self.return_edges = tuple(return_edges)
         self._ppo = cast_section(settings.ppo)
         init: Callable[..., Any] = self._init_shard
         update: Callable[..., Any] = self._update_shard
@@ -137,7 +140,8 @@ class Learner:
         `train/learning_rate` and `train/ent_coef` of the first; `train/grad_norm` is before
         clipping. `rollout/`: `reward_sum`, `reward_var` over steps; `ep_rew_sum`, `ep_len_sum` over
         `episodes` finished whole episodes. The caller's step metrics `x`: `step_sum/x`,
-        `episode_sum/x`.
+        `episode_sum/x`. With `return_edges` `histogram/ep_rew` `[K + 1]` counts those episodes by
+        their reward: at most the first edge, …, above the last.
         """
         if settings is None:
             settings = self._ppo
@@ -190,6 +194,8 @@ class Learner:
         learned, stats = self._learn(state, batch, settings, key_shuffle)
         metrics = stats | _rollout_metrics(steps, batch, totals)
         metrics["train/clip_range"] = jnp.asarray(settings.clip_range)
+        if self.return_edges:
+            metrics["histogram/ep_rew"] = _count_between(self.return_edges, steps.ep_rew)
         params = network.observe_rollout(
             learned.params,
             ppo.moments(batch.obs, LANE, axis=(0, 1)),
@@ -325,6 +331,14 @@ def _rollout_metrics(
             f"episode_sum/{name}": total for name, total in sums.episodes.items() if name not in own
         },
     }
+
+
+def _count_between(edges: Sequence[float], values: jax.Array) -> jax.Array:
+    """How many values of all devices lie between neighbouring edges, `[K + 1]`; NaN is none."""
+    place = jnp.searchsorted(jnp.asarray(edges, jnp.float32), values.ravel())
+    counts = jnp.zeros(len(edges) + 1, jnp.float32).at[place].add(~jnp.isnan(values.ravel()))
+    total: jax.Array = lax.psum(counts, LANE)
+    return total
 
 
 def available_devices(count: int) -> list[jax.Device]:

@@ -16,6 +16,7 @@ HOLD = 1
 """The action that asks for no order."""
 
 Act = Callable[[Any, jax.Array, Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
+Entropy = Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Policy:
 
     `initial_carry(params, n)` is its memory before an episode; `act(params, keys [N], carry, obs
     [N, O], first [N]) -> (carry, action [N] int32)` forgets it where `first`. `params` travel as
-    an argument, so that policies of the same kind share one compiled evaluation.
+    an argument, so that policies of the same kind share one compiled evaluation. `entropy(params,
+    carry, obs, first) -> [N]` is that of what `act` draws from, in nats; None: it draws nothing.
     """
 
     name: str
     initial_carry: Callable[[Any, int], Any]
     act: Act
+    entropy: Entropy | None = None
 
 
 def from_network(*, greedy: bool, patience: int = 1, precision: str = "default") -> Policy:
@@ -53,8 +56,16 @@ def from_network(*, greedy: bool, patience: int = 1, precision: str = "default")
             logits = _in_bars(logits, action_mask(obs), patience)
         return carry, jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    name = "trained, greedy" if greedy else "trained, sampled"
-    return Policy(name, network.initial_carry, act)
+    def entropy(
+        params: network.Params, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> jax.Array:  # of the same program as `act`: XLA evaluates the network once
+        _, logits, _ = network.apply_step(params, carry, obs, first, precision=precision)
+        log_probs = jax.nn.log_softmax(logits)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    if greedy:
+        return Policy("trained, greedy", network.initial_carry, act)
+    return Policy("trained, sampled", network.initial_carry, act, entropy)
 
 
 def _in_bars(logits: jax.Array, possible: jax.Array, bars: int) -> jax.Array:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jules_jax.agent import lstm, network, ppo
+from jules_jax.env.metrics import accumulate
 
 Metrics = dict[str, jax.Array]
 StepMetrics = Callable[[dict[str, Any], jax.Array, jax.Array], Metrics]
 """Pure `(info, action, logits [A]) -> {name: float32 scalar}` of one lane's step; only sums of its
-values leave the device."""
+values leave the device, and maxima over episodes."""
 
 
 class Environment(Protocol):
@@ -48,7 +49,7 @@ class Lanes:
     first: jax.Array  # [N] bool, obs is the first of an episode
     carry: lstm.Carry  # [N, 2, H]
     whole: jax.Array  # [N] bool, the running episode counts in the episode metrics
-    episode: Metrics  # [N] each, sums over the running episode
+    episode: Metrics  # [N] each, gathered over the running episode
 
 
 @jax.tree_util.register_dataclass
@@ -64,6 +65,7 @@ class Transitions:
     first: jax.Array  # bool, obs is the first of an episode
     terminated: jax.Array  # bool, the step ended the episode; nothing follows
     truncated: jax.Array  # bool, the step met the time limit
+    ep_rew: jax.Array  # of the whole episode that the step ended; NaN where it ended none
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +73,8 @@ class Transitions:
 class Totals:
     """Sums over a rollout, `[N]` float32 each: over all steps, and over whole finished episodes.
 
-    Names are `rew`, `len` and those of the caller's step metrics.
+    Names are `rew`, `len` and those of the caller's step metrics. Of one whose name ends in `_max`
+    an episode's is the maximum over its steps (`env.metrics.accumulate`).
     """
 
     steps: Metrics
@@ -176,6 +179,8 @@ def collect(
         keys = lane_keys(jax.random.fold_in(key, t), lane_ids)
         action, outcome, measured = jax.vmap(act)(keys, lanes.env_state, logits)
         obs, env_state, reward, terminated, truncated, info = outcome
+        done = terminated | truncated
+        episode = accumulate(lanes.episode, measured)
         transition = Transitions(
             obs=lanes.obs,
             action=action,
@@ -185,11 +190,10 @@ def collect(
             first=lanes.first,
             terminated=terminated,
             truncated=truncated,
+            ep_rew=jnp.where(done & lanes.whole, episode["rew"], jnp.nan),
         )
         reached = _Final(info["final_observation"], network.critic_carry(carry))
         final = _select(truncated, reached, final)
-        done = terminated | truncated
-        episode = jax.tree.map(jnp.add, lanes.episode, measured)
         totals = _add(totals, measured, episode, done & lanes.whole)
         lanes = Lanes(
             env_state=env_state,

@@ -24,10 +24,13 @@ from jules_jax.config.parameters import (
     PPO,
     SECTIONS,
     Account,
+    Checkpoints,
     Config,
     Features,
     Fills,
+    Gates,
     Market,
+    Monitor,
     Network,
     Population,
     Reward,
@@ -36,6 +39,7 @@ from jules_jax.config.parameters import (
     Splits,
 )
 from jules_jax.config.presets import PRESETS
+from jules_jax.config.schedules import Range, Schedule
 from jules_jax.config.validation import validate
 
 __all__ = [
@@ -44,15 +48,20 @@ __all__ = [
     "PRESETS",
     "SECTIONS",
     "Account",
+    "Checkpoints",
     "Config",
     "Features",
     "Fills",
+    "Gates",
     "Layer",
     "Market",
+    "Monitor",
     "Network",
     "Population",
+    "Range",
     "Reward",
     "Safeguards",
+    "Schedule",
     "Setting",
     "Simulator",
     "Splits",

@@ -43,6 +43,7 @@ def _is_date(text: str) -> bool:
 
 
 text = kind("text", lambda v: True)
+by_key = kind("a mapping by key", lambda v: True)
 name = kind(
     "letters, digits, '.', '_' and '-', as it names a directory",
     lambda v: re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]*)?", v) is not None,
@@ -63,6 +64,7 @@ widths = kind(
     "widths such as 128,128, each at least 1",
     lambda v: len(v) > 0 and min(v) >= 1,
 )
+number = kind("a number", lambda v: True)
 positive = kind("a number above 0", lambda v: v > 0)
 amount = kind("a number of at least 0", lambda v: v >= 0)
 fraction = kind("a number above 0 and below 1", lambda v: 0 < v < 1)

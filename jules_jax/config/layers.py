@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jules_jax.config import yaml_files
+from jules_jax.config import schedules, yaml_files
 from jules_jax.config.parameters import PARAMETERS, SECTIONS, Config
 from jules_jax.config.presets import PRESETS
 from jules_jax.config.validation import refusal, validate
@@ -47,22 +47,35 @@ def resolve(*layers: Layer) -> Config:
     """The config of the defaults and `layers`, later ones first in rank; validated.
 
     A layer that names a simulator preset gets the preset's values just below its own: a preset
-    on the command line outranks what a file says about the same parameters.
+    on the command line outranks what a file says about the same parameters. So does a value on the
+    command line the schedule or range that a file has for it.
     """
     merged: Layer = {}
-    for layer in layers:
+    ranks: dict[str, int] = {}
+    for rank, layer in enumerate(layers):
         if preset := layer.get("simulator.preset"):
             source = f"in preset {preset.value}"
             values = PRESETS.get(str(preset.value), {})
-            merged |= {f"simulator.{name}": Setting(v, source) for name, v in values.items()}
+            preset_layer = {f"simulator.{name}": Setting(v, source) for name, v in values.items()}
+            merged |= preset_layer
+            ranks |= dict.fromkeys(preset_layer, rank)
         merged |= layer
+        ranks |= dict.fromkeys(layer, rank)
+
+    def moves(name: str, keys: Iterable[str]) -> bool:
+        return all(ranks.get(key, -1) <= ranks[name] for key in keys)
 
     values_of: dict[str, dict[str, Any]] = {section: {} for section in ("", *SECTIONS)}
     for key, setting in merged.items():
         section, _, leaf = key.rpartition(".")
         values_of[section][leaf] = _convert(key, setting)
+    top = values_of[""]
+    if "schedules" in top:
+        top["schedules"] = tuple(x for x in top["schedules"] if moves("schedules", x.parameters))
+    if "randomise" in top:
+        top["randomise"] = tuple(x for x in top["randomise"] if moves("randomise", [x.key]))
     sections = {name: kind(**values_of[name]) for name, kind in SECTIONS.items()}
-    config = Config(**values_of[""], **sections)
+    config = Config(**top, **sections)
     validate(config, sources={key: setting.source for key, setting in merged.items()})
     return config
 
@@ -153,25 +166,32 @@ def _yaml_settings(root: yaml.MappingNode, path: str | Path) -> Iterator[tuple[s
     for name, node, source in yaml_files.pairs(root, path):
         if name in SECTIONS and isinstance(node, yaml.MappingNode):
             for leaf, leaf_node, leaf_source in yaml_files.pairs(node, path):
-                yield f"{name}.{leaf}", Setting(_yaml_value(leaf_node), leaf_source)
+                yield f"{name}.{leaf}", Setting(_yaml_value(leaf_node, path), leaf_source)
         elif name not in SECTIONS or node.value != "":  # a section may be left empty
-            yield name, Setting(_yaml_value(node), source)
+            yield name, Setting(_yaml_value(node, path), source)
 
 
-def _yaml_value(node: yaml.Node) -> Any:
-    """A scalar's text, or the texts of a sequence; anything deeper fits no parameter."""
+def _yaml_value(node: yaml.Node, path: str | Path) -> Any:
+    """A scalar's text, sequences and mappings of texts; each key once."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
-        return {str(key.value): "..." for key, _ in node.value}
-    return [item.value for item in node.value] if isinstance(node.value, list) else node.value
+        return {key: _yaml_value(value, path) for key, value, _ in yaml_files.pairs(node, path)}
+    if isinstance(node, yaml.SequenceNode):
+        return [_yaml_value(item, path) for item in node.value]
+    return node.value
 
 
 def _convert(key: str, setting: Setting) -> Any:
     """The value in the parameter's type, from its text or from a Python value."""
-    parameter = PARAMETERS[key]
+    kind = str(PARAMETERS[key].type)
+    if reader := _READERS.get(kind):
+        try:
+            return reader(setting.value, lambda name: find_key(name, setting.source))
+        except ValueError as error:
+            raise InputError(f"{key} {setting.source}: {error}") from None
     try:
-        return _CONVERTERS[str(parameter.type)](setting.value)
+        return _CONVERTERS[kind](setting.value)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise refusal(key, setting.value, setting.source) from None
 
@@ -206,6 +226,12 @@ def _to_widths(raw: Any) -> tuple[int, ...]:
     return tuple(_to_int(item) for item in items)
 
 
+_READERS: dict[str, Callable[[Any, Callable[[str], str]], Any]] = {
+    "tuple[Schedule, ...]": schedules.read_schedules,
+    "tuple[Range, ...]": schedules.read_ranges,
+}
+"""Those of mappings by key."""
+
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "int": _to_int,
     "float": _to_float,
@@ -224,6 +250,8 @@ def to_dict(config: Config) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     tree: dict[str, Any] = plain(dataclasses.asdict(config))
+    tree["schedules"] = {each.key: schedules.written(each) for each in config.schedules}
+    tree["randomise"] = {each.key: [each.low, each.high] for each in config.randomise}
     return tree
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jules_jax.config import kinds
 from jules_jax.config.presets import PRESETS
+from jules_jax.config.schedules import Range, Schedule
 
 
 @dataclass(frozen=True)
@@ -385,6 +386,60 @@ class Population:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """What is kept of a run while it goes on, so that it can be resumed."""
+
+    every: int = kinds.whole(
+        0, "updates from one checkpoint to the next; 0: a tenth of the run, at most 50"
+    )
+    keep: int = kinds.count(3, "newest checkpoints kept, besides the best by validation")
+    validation_episodes: int = kinds.whole(
+        64,
+        "held-out episodes that the sampled policy plays at each checkpoint; 0: no validation, and "
+        "no best",
+    )
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What a run shows while it goes on, besides its scalars."""
+
+    panel: bool = kinds.switch(True, "a live panel on a terminal; false: one line")
+    figures_every: int = kinds.whole(
+        100, "updates from one set of figures to the next; 0: none, and a shorter run has none"
+    )
+    figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Acceptance gates of a trained policy (docs/operations.md): what each asks for."""
+
+    at_end: bool = kinds.switch(False, "whether a training run ends with its gates")
+    episodes: int = kinds.count(4096, "fresh episodes that the sampled policy is judged on")
+    reward_min: float = kinds.number(0.0, "smallest mean reward of an episode")
+    reward_max: float = kinds.number(0.0, "largest one; reward_min or less: no band is asked for")
+    length_min: float = kinds.share(1.0, "smallest mean length, as a share of a whole episode")
+    hard_breaches_max: float = kinds.share(0.0, "largest share of episodes with a hard breach")
+    entropy_min: float = kinds.amount(
+        0.4, "smallest entropy, in nats, over steps where the action can have an effect"
+    )
+    explained_variance_min: float = kinds.number(0.10, "smallest mean of the last 10 updates")
+    penalised_steps_max: float = kinds.share(0.20, "share of penalised steps, to stay below")
+    penalty_size_max: float = kinds.amount(
+        0.25, "penalties over changes of equity, of sums and of medians, to stay below"
+    )
+    drawdown_share_max: float = kinds.amount(
+        0.05, "largest drawdown term, as a share of the sum of absolute rewards"
+    )
+    prolonged_steps: int = kinds.whole(
+        50, "steps beyond soft, in position, after which a drawdown is a prolonged one"
+    )
+    prolonged_max: float = kinds.share(0.01, "largest share of episodes with a prolonged one")
+    escapes_max: float = kinds.share(0.10, "share of episodes with an escape, to stay below")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree; `load` and `resolve` return validated ones."""
 
@@ -396,6 +451,14 @@ class Config:
     devices: int = kinds.whole(0, "devices to train on; 0 takes all")
     runs_dir: str = kinds.text("runs", "where run directories go")
     checkpoint_dir: str = kinds.text("checkpoints", "where checkpoints go")
+    schedules: tuple[Schedule, ...] = kinds.by_key(
+        (), "numbers that move with training, by key: {ppo.ent_coef: {linear: [0.03, 0.01]}}"
+    )
+    randomise: tuple[Range, ...] = kinds.by_key(
+        (),
+        "costs and market numbers that every episode of training draws from a range, by key: "
+        "{fills.fee_bps: [0.1, 1.0]}",
+    )
     market: Market = field(default_factory=Market)
     splits: Splits = field(default_factory=Splits)
     simulator: Simulator = field(default_factory=Simulator)
@@ -407,6 +470,35 @@ class Config:
     network: Network = field(default_factory=Network)
     ppo: PPO = field(default_factory=PPO)
     population: Population = field(default_factory=Population)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    monitor: Monitor = field(default_factory=Monitor)
+    gates: Gates = field(default_factory=Gates)
+
+    def progress(self, update: int) -> float:
+        """Share of training done before update number `update`, from 0: 1 before the last."""
+        return min(update / max(self.num_updates - 1, 1), 1.0)
+
+    def at(self, progress: float) -> Config:
+        """With every schedule's value at `progress`, 0 in the first update and 1 in the last.
+
+        The result has no schedules.
+        """
+        if not self.schedules:
+            return self
+        sections: dict[str, dict[str, float]] = {}
+        for schedule in self.schedules:
+            for key in schedule.parameters:
+                section, _, leaf = key.partition(".")
+                sections.setdefault(section, {})[leaf] = schedule.at(progress)
+        moved: dict[str, Any] = {
+            name: dataclasses.replace(getattr(self, name), **values)
+            for name, values in sections.items()
+        }
+        return dataclasses.replace(self, schedules=(), **moved)
+
+    def for_evaluation(self) -> Config:
+        """What is evaluated: every schedule at its end, and the config's own costs and market."""
+        return dataclasses.replace(self.at(1.0), randomise=())
 
     @property
     def batch_size(self) -> int:
@@ -426,6 +518,11 @@ class Config:
         """
         fewest = -(-self.max_steps_in_episode // self.ppo.n_steps)
         return self.market.refresh_updates or fewest
+
+    @property
+    def checkpoint_updates(self) -> int:
+        """Updates between two checkpoints, with 0 of the setting resolved."""
+        return self.checkpoints.every or min(max(self.num_updates // 10, 1), 50)
 
     @property
     def shuffle_groups(self) -> int:

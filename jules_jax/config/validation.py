@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from jules_jax.config import schedules
 from jules_jax.config.parameters import PARAMETERS, Config
+from jules_jax.config.schedules import Schedule
 from jules_jax.errors import InputError
 
 INT32_MAX = 2**31 - 1
@@ -28,6 +30,8 @@ def validate(config: Config, *, sources: Mapping[str, str] | None = None) -> Non
             raise refusal(key, value, source)
     _validate_market(config)
     _validate_learner(config)
+    _validate_schedules(config)
+    _validate_ranges(config)
 
 
 def _fits_device(key: str, value: Any) -> bool:
@@ -112,6 +116,83 @@ def _validate_learner(config: Config) -> None:
         config.devices == 0 or config.shuffle_groups % config.devices == 0,
         f"devices is {config.devices}, "
         f"expected a divisor of the {config.shuffle_groups} shuffle groups (ppo.shuffle_groups)",
+    )
+
+
+def _validate_schedules(config: Config) -> None:
+    """What moves may move, to values that are allowed, and nothing else moves it as well."""
+    sections = ", ".join(schedules.SCHEDULED_SECTIONS)
+    for schedule in config.schedules:
+        for key in schedule.parameters:
+            _require(
+                schedule.key in schedules.NAMES or _may(schedules.may_be_scheduled, key),
+                f"schedules: {schedule.key} cannot move in a run, expected a number of {sections} "
+                f"that shapes nothing, or {schedules.DRAWDOWN_WEIGHT}",
+            )
+            _require_allowed("schedules", key, (value for _, value in schedule.points))
+        _validate_mover(config, schedule)
+    _require_once("schedules", [each.key for each in config.schedules])
+    _require_effect(config, "schedules", [each.key for each in config.schedules])
+    for progress in {share for each in config.schedules for share, _ in each.points}:
+        _validate_market(config.at(progress))  # soft below hard all along
+
+
+def _validate_mover(config: Config, schedule: Schedule) -> None:
+    """`ppo` has ends of its own for two numbers, which a schedule would fight with."""
+    end = f"{schedule.key.partition('.')[2]}_end"
+    _require(
+        not schedule.key.startswith("ppo.") or getattr(config.ppo, end, -1.0) == -1,
+        f"schedules: {schedule.key} moves by ppo.{end} already, expected that to be -1",
+    )
+
+
+def _validate_ranges(config: Config) -> None:
+    """What episodes draw are costs and market numbers, from ranges of allowed values."""
+    for drawn in config.randomise:
+        _require(
+            _may(schedules.may_be_randomised, drawn.key),
+            f"randomise: {drawn.key} cannot be drawn by episodes, expected a number of fills or "
+            f"simulator that shapes nothing, or {schedules.BORROW_RATE}",
+        )
+        _require(
+            drawn.low <= drawn.high,
+            f"randomise: {drawn.key} is from {drawn.low:g} to {drawn.high:g}, expected the lower "
+            "end first",
+        )
+        _require_allowed("randomise", drawn.key, (drawn.low, drawn.high))
+    keys = [each.key for each in config.randomise]
+    _require_once("randomise", keys)
+    _require_effect(config, "randomise", keys)
+    for schedule in config.schedules:
+        _require(
+            schedule.key not in keys,
+            f"{schedule.key} is in schedules and in randomise, expected one of them",
+        )
+
+
+def _may(rule: Callable[[str, str], bool], key: str) -> bool:
+    return key in PARAMETERS and rule(key, str(PARAMETERS[key].type))
+
+
+def _require_allowed(where: str, key: str, values: Iterable[float]) -> None:
+    """Every value in the parameter's range, which is an interval: what is between is in it too."""
+    for value in values:
+        allowed = PARAMETERS[key].metadata["allowed"]
+        holds = _fits_device(key, value) and PARAMETERS[key].metadata["holds"](value)
+        _require(holds, f"{where}: {key} would be {value:g}, expected {allowed}")
+
+
+def _require_once(where: str, keys: list[str]) -> None:
+    _require(len(set(keys)) == len(keys), f"{where}: a key comes twice, expected each once")
+
+
+def _require_effect(config: Config, where: str, keys: list[str]) -> None:
+    """Numbers of the simulator say nothing about recorded bars."""
+    simulated = [key for key in keys if key.startswith("simulator.")]
+    _require(
+        not (simulated and config.market.data),
+        f"{where}: {simulated and simulated[0]} has no effect on the bars of {config.market.data}, "
+        "expected simulated paths or no such entry",
     )
 
 

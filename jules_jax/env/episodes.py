@@ -12,6 +12,7 @@ from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams
 from jules_jax.env.staging import make_stage
 from jules_jax.env.transition import EnvState, initial_state, transition
+from jules_jax.market.randomness import within
 from jules_jax.market.table import MarketData, read_row
 
 NUM_ACTIONS = 3
@@ -40,10 +41,17 @@ def draw_start(key: jax.Array, market: MarketData) -> tuple[jax.Array, jax.Array
 
 def begin(key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
     """A fresh start, uniform over the admissible rows: observation `[12]` and state."""
-    start, symbol = draw_start(key, params.market)
+    return begin_at(key, *draw_start(key, params.market), params)
+
+
+def begin_at(
+    key: jax.Array, start: jax.Array, symbol: jax.Array, params: EnvParams
+) -> tuple[jax.Array, EnvState]:
+    """A start on the row `start` of a symbol, with what the episode draws of `params.ranges`."""
+    numbers = within(params.ranges, key)
     row = read_row(params.market.rows, start)
-    state = initial_state(row, start, symbol, params)
-    return observe(state, row, params), state
+    state = initial_state(row, start, symbol, params.with_numbers(numbers))
+    return observe(state, row, params), dataclasses.replace(state, numbers=numbers)
 
 
 def advance(

@@ -35,7 +35,8 @@ for _section in (Account, Fills, Safeguards, Reward):
 class EnvParams:
     """Everything an episode depends on besides its actions (gymnax's `params`).
 
-    `progress` in [0, 1] is the share of training done; evaluation uses 1.
+    `progress` in [0, 1] is the share of training done; evaluation uses 1. `ranges`, `[2]` each by
+    dotted key, are what an episode draws for itself: numbers of its own in place of those here.
     """
 
     market: MarketData
@@ -45,6 +46,16 @@ class EnvParams:
     reward: Reward
     progress: jax.Array
     max_steps_in_episode: int = field(default=1000, metadata={"static": True})
+    ranges: dict[str, jax.Array] = field(default_factory=dict)
+
+    def with_numbers(self, numbers: dict[str, jax.Array]) -> EnvParams:
+        """With other numbers of the sections, by dotted key."""
+        sections: dict[str, Any] = {}
+        for key, value in numbers.items():
+            name, _, leaf = key.partition(".")
+            section = sections.get(name, getattr(self, name))
+            sections[name] = dataclasses.replace(section, **{leaf: value})
+        return dataclasses.replace(self, **sections) if sections else self
 
 
 def cast_section(section: Section) -> Section:
@@ -53,8 +64,15 @@ def cast_section(section: Section) -> Section:
     return cast
 
 
-def make_params(config: Config, market: MarketData, *, progress: float = 1.0) -> EnvParams:
-    """Parameters of the environment for a resolved config and its market data."""
+def make_params(
+    config: Config, market: MarketData, *, progress: float = 1.0, randomise: bool = False
+) -> EnvParams:
+    """Parameters of the environment for a resolved config and its market data.
+
+    Schedules are read at `progress`. With `randomise`, episodes draw what `config.randomise` says.
+    """
+    config = config.at(progress)
+    drawn = [each for each in config.randomise if not each.key.startswith("simulator.")]
     return EnvParams(
         market=market,
         account=cast_section(config.account),
@@ -63,4 +81,7 @@ def make_params(config: Config, market: MarketData, *, progress: float = 1.0) ->
         reward=cast_section(config.reward),
         progress=jnp.asarray(progress, jnp.float32),
         max_steps_in_episode=config.max_steps_in_episode,
+        ranges={each.key: jnp.array([each.low, each.high], jnp.float32) for each in drawn}
+        if randomise
+        else {},
     )

@@ -32,12 +32,16 @@ class TradingEnv(environment.Environment[EnvState, EnvParams]):
 
     @cached_property
     def default_params(self) -> EnvParams:
-        """Parameters with a first generation of simulated paths (built eagerly, once)."""
+        """Parameters with a first generation of simulated paths (built eagerly, once).
+
+        Schedules are at their end, and nothing is randomised.
+        """
         from jules_jax.market.feed import SimulatedFeed
 
+        config = self._config.for_evaluation()
         with jax.ensure_compile_time_eval():
-            market = SimulatedFeed(self._config).resident(jax.random.key(self._config.seed), 0)
-            return make_params(self._config, market)
+            market = SimulatedFeed(config).resident(jax.random.key(config.seed), 0)
+            return make_params(config, market)
 
     def step_env(
         self,

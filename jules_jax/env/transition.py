@@ -7,7 +7,7 @@ session-end liquidation → safeguards → reward → flags.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -44,6 +44,7 @@ class EnvState:
     book: Book
     habits: Habits
     risk: RiskState
+    numbers: dict[str, jax.Array] = field(default_factory=dict)  # drawn for this episode, by key
 
 
 class Order(NamedTuple):
@@ -331,6 +332,7 @@ def transition(
 
     Returns the new state and the full record of the step.
     """
+    params = params.with_numbers(state.numbers)
     stage, limits = make_stage(params.market), params.safeguards
     request = action.astype(jnp.int32) - 1
     book, habits, cooldown = _begin_session(state, row.session_open > 0)
@@ -362,6 +364,7 @@ def transition(
         book=done.book,
         habits=judged.habits,
         risk=risk,
+        numbers=state.numbers,
     )
     ended = risk.locked & (holding.position == 0)
     terminated = ended if limits.terminate_on_hard else jnp.zeros((), bool)

@@ -96,6 +96,7 @@ def record_episodes(
 
     For the same policy, starts and key these are the episodes of `backtest.run_episodes`.
     """
+    config = config.at(progress)  # the numbers played with: what a replay is to use
     env_params = make_params(config, market, progress=progress)
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
     played = _play(policy, policy_params, env_params, rows, symbols, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 from jax import lax
 
 from jules_jax.agent.policy import Policy
-from jules_jax.env.metrics import step_metrics
+from jules_jax.env.episodes import advance
+from jules_jax.env.metrics import accumulate, step_metrics
 from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams
-from jules_jax.env.transition import EnvState, initial_state, transition
+from jules_jax.env.record import StepRecord
+from jules_jax.env.transition import EnvState, initial_state
 from jules_jax.market.table import read_row
 
 
@@ -32,7 +35,7 @@ class Starts:
     cluster: np.ndarray
 
 
-def one_per_stretch(episodes: np.ndarray, count: int, seed: int) -> Starts:
+def one_per_stretch(episodes: np.ndarray, count: int, seed: int | Sequence[int]) -> Starts:
     """`count` episodes, going round the stretches `[I, 3]`, each at a uniform start in its own."""
     stretch = np.arange(count) % len(episodes)
     symbol, first, last = episodes[stretch].T
@@ -63,7 +66,7 @@ def run_episodes(
 ) -> dict[str, np.ndarray]:
     """Plays one episode from every start; returns `[N]` arrays by name.
 
-    `reward`, `length`, `max_drawdown`, `final_equity` and the sums over the episode of
+    `reward`, `length`, `max_drawdown`, `final_equity` and what the episode gathers of
     `env.metrics.step_metrics`. Steps after a termination count for nothing.
     """
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
@@ -82,34 +85,30 @@ def _run(
 ) -> dict[str, jax.Array]:
     lanes = rows.shape[0]
 
-    def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:
-        row = read_row(env_params.market.rows, row_index)
-        state = initial_state(row, row_index, symbol, env_params)
-        return state, observe(state, row, env_params)
-
     def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
-        row = read_row(env_params.market.rows, state.row + 1)
-        state, record = transition(state, row, action, env_params)
+        obs, state, _, terminated, info = advance(state, action, env_params)
+        record: StepRecord = info["record"]
         measured = {
             "reward": record.reward,
             "length": jnp.ones_like(record.reward),
             **step_metrics(record),
         }
         levels = {"max_drawdown": record.drawdown, "final_equity": record.equity}
-        return state, observe(state, row, env_params), record.terminated, (measured, levels)
+        return state, obs, terminated, (measured, levels)
 
     def body(loop: Any, t: jax.Array) -> tuple[Any, None]:
         state, obs, first, carry, over, sums, deepest, equity = loop
         keys = jax.random.split(jax.random.fold_in(key, t), lanes)
         carry, action = policy.act(policy_params, keys, carry, obs, first)
         state, obs, terminated, (measured, levels) = jax.vmap(step)(state, action)
-        sums = jax.tree.map(lambda a, b: a + jnp.where(over, 0.0, b), sums, measured)
+        counted = {name: jnp.where(over, 0.0, value) for name, value in measured.items()}
+        sums = accumulate(sums, counted)
         deepest = jnp.where(over, deepest, jnp.maximum(deepest, levels["max_drawdown"]))
         equity = jnp.where(over, equity, levels["final_equity"])
         over = over | terminated
         return (state, obs, jnp.zeros_like(first), carry, over, sums, deepest, equity), None
 
-    states, obs = jax.vmap(start)(rows, symbols)
+    states, obs = _begin(rows, symbols, env_params)
     shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[3][0]
     sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     carry = policy.initial_carry(policy_params, lanes)
@@ -118,6 +117,108 @@ def _run(
     loop, _ = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
     *_, sums, deepest, equity = loop
     return {**sums, "max_drawdown": deepest, "final_equity": equity}
+
+
+def _begin(
+    rows: jax.Array, symbols: jax.Array, env_params: EnvParams
+) -> tuple[EnvState, jax.Array]:
+    """States and observations `[N]` of episodes that begin at `rows`."""
+
+    def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:
+        row = read_row(env_params.market.rows, row_index)
+        state = initial_state(row, row_index, symbol, env_params)
+        return state, observe(state, row, env_params)
+
+    begun: tuple[EnvState, jax.Array] = jax.vmap(start)(rows, symbols)
+    return begun
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StepLog:
+    """What is read of every step of whole episodes, `[N, T]` each; see `StepRecord`.
+
+    Money is in reward units but for the P&L, in dollars; penalties are 0 or less. Equity, its
+    peak and trough are in units of initial capital.
+    """
+
+    played: jax.Array  # bool: a step of the episode, not after its end
+    reward: jax.Array
+    equity_change: jax.Array
+    action_change: jax.Array
+    same_action: jax.Array
+    drawdown: jax.Array
+    gross_pnl: jax.Array
+    net_pnl: jax.Array
+    equity: jax.Array
+    equity_peak: jax.Array
+    trough: jax.Array
+    exposed: jax.Array  # bool: ends with a position
+    hard_breach: jax.Array  # bool
+    escaped: jax.Array  # bool
+    matters: jax.Array  # bool: what was asked for could have an effect
+    entropy: jax.Array  # nats, of what the action was drawn from
+    minute: jax.Array  # of the session, of the bar executed in
+
+
+def step_log(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    key: jax.Array,
+) -> StepLog:
+    """Every step of one episode from each of `rows` `[N]`, as part of a program.
+
+    For the same policy, starts and key these are the episodes of `run_episodes`.
+    """
+    lanes = rows.shape[0]
+
+    def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
+        obs, state, _, _, info = advance(state, action, env_params)
+        minute = read_row(env_params.market.rows, state.row).minute
+        return state, obs, info["record"], minute
+
+    def body(loop: Any, t: jax.Array) -> tuple[Any, StepLog]:
+        state, obs, first, carry, over = loop
+        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
+        entropy = jnp.zeros(lanes, jnp.float32)
+        if policy.entropy is not None:
+            entropy = policy.entropy(policy_params, carry, obs, first)
+        carry, action = policy.act(policy_params, keys, carry, obs, first)
+        state, obs, record, minute = jax.vmap(step)(state, action)
+        log = _read(record, ~over, entropy, minute)
+        return (state, obs, jnp.zeros_like(first), carry, over | record.terminated), log
+
+    states, obs = _begin(rows, symbols, env_params)
+    no = jnp.zeros(lanes, bool)
+    loop = (states, obs, ~no, policy.initial_carry(policy_params, lanes), no)
+    _, log = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    by_lane: StepLog = jax.tree.map(lambda values: values.swapaxes(0, 1), log)
+    return by_lane
+
+
+def _read(record: StepRecord, played: jax.Array, entropy: jax.Array, minute: jax.Array) -> StepLog:
+    return StepLog(
+        played=played,
+        reward=record.reward,
+        equity_change=record.reward_equity_change,
+        action_change=record.reward_action_change,
+        same_action=record.reward_same_action,
+        drawdown=record.reward_drawdown,
+        gross_pnl=record.price_pnl,
+        net_pnl=record.net_pnl,
+        equity=record.equity,
+        equity_peak=record.equity_peak,
+        trough=record.trough,
+        exposed=record.position != 0,
+        hard_breach=record.hard_breach,
+        escaped=record.escaped,
+        matters=record.action_matters & (record.volume > 0),
+        entropy=entropy,
+        minute=minute,
+    )
 
 
 def mean_and_error(values: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:

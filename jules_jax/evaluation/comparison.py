@@ -76,14 +76,19 @@ def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
 
 def fresh_paths(config: Config, episodes: int, key: jax.Array) -> MarketData:
     """One fresh simulated path for every episode."""
+    return fresh_feed(config, episodes).fresh(key)
+
+
+def fresh_feed(config: Config, paths: int) -> SimulatedFeed:
+    """Generations of `paths` simulated paths, each as long as one episode needs."""
     bars = config.simulator.bars_per_session
     sessions = math.ceil((config.max_steps_in_episode + 1) / bars) + 1
     simulator = dataclasses.replace(
         config.simulator,
-        paths=episodes,
+        paths=paths,
         sessions=config.simulator.warmup_sessions + sessions,
     )
-    return SimulatedFeed(dataclasses.replace(config, simulator=simulator)).fresh(key)
+    return SimulatedFeed(dataclasses.replace(config, simulator=simulator))
 
 
 def hold_out(config: Config, *, split: Split, episodes: int) -> HeldOut:

@@ -69,6 +69,31 @@ def random() -> Policy:
     return Policy("random", _no_carry, act)
 
 
+def at_random() -> Policy:
+    """SELL, HOLD and BUY with the probabilities that are its parameters, `[3]`.
+
+    `EVENLY` makes it `random`, `NEVER` `flat`: both are one compiled program.
+    """
+
+    def act(
+        params: jax.Array, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        del obs, first
+        draw = partial(jax.random.categorical, logits=jnp.log(params))
+        return carry, jax.vmap(draw)(keys).astype(jnp.int32)
+
+    def entropy(params: jax.Array, carry: Any, obs: jax.Array, first: jax.Array) -> jax.Array:
+        del carry, first
+        return jnp.full(obs.shape[0], jnp.sum(jax.scipy.special.entr(params)))
+
+    return Policy("at random", _no_carry, act, entropy)
+
+
+EVENLY = (1 / 3, 1 / 3, 1 / 3)
+NEVER = (0.0, 1.0, 0.0)
+"""Parameters of `at_random`, as float32 `[3]`."""
+
+
 def flat() -> Policy:
     """HOLD, always."""
 

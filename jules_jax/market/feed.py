@@ -9,7 +9,7 @@ key and g, so a checkpoint stores those and never the table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,17 +20,25 @@ from numpy.typing import NDArray
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.market import features, rows, simulator, table
+from jules_jax.market import features, randomness, rows, simulator, table
 from jules_jax.market.bars import Bars
 from jules_jax.market.table import MarketData
 
 if TYPE_CHECKING:
     from jules_jax.market.instruments import Instrument
 
+NUMBERS_STREAM = 0x6E756D62
+"""Tells the key of what paths draw for themselves from the keys of paths."""
+
 
 @dataclass(frozen=True)
 class SimulatedFeed:
     """Generations of simulated paths for one configuration.
+
+    Schedules of the simulator's numbers take effect with the next generation: generation g has
+    their values at the progress of the update that it comes with. What `config.randomise` says of
+    the simulator is drawn by every path. Paths to evaluate on (`fresh`) have the end of every
+    schedule, and draw nothing.
 
     Raises:
       InputError: a path is shorter than its warm-up plus one episode.
@@ -76,8 +84,18 @@ class SimulatedFeed:
 
         Path p is simulated with `fold_in(fold_in(key, g), p)`, whatever the number of paths.
         """
-        generation: jax.Array = _generation(self, key, jnp.int32(g))
+        generation: jax.Array = _generation(self, key, jnp.int32(g), self._scheduled(g))
         return generation
+
+    def _scheduled(self, g: int) -> dict[str, jax.Array]:
+        """The simulator's numbers that move, as generation `g` has them, by name."""
+        settings = self.config
+        keys = [key for each in settings.schedules for key in each.parameters]
+        names = [key.partition(".")[2] for key in keys if key.startswith("simulator.")]
+        if not names:  # g may be traced
+            return {}
+        now = settings.at(settings.progress(g * settings.refresh_updates)).simulator
+        return {name: jnp.float32(getattr(now, name)) for name in names}
 
     def resident(self, key: jax.Array, g: int) -> MarketData:
         """The market with generations `g` and `g` − 1 resident, episodes starting in `g`.
@@ -91,7 +109,8 @@ class SimulatedFeed:
 
     def fresh(self, key: jax.Array) -> MarketData:
         """The market with generation 0 alone resident, for evaluation."""
-        return self._market(self.generation(key, 0), 0)
+        final = replace(self, config=self.config.for_evaluation())
+        return final._market(final.generation(key, 0), 0)
 
     def advance(self, data: MarketData, key: jax.Array, g: int) -> MarketData:
         """The market of `resident(key, g)`, bit for bit, made from that of `g` − 1.
@@ -216,14 +235,18 @@ def market_data(
 
 
 @partial(jax.jit, static_argnums=0)
-def _generation(feed: SimulatedFeed, key: jax.Array, g: jax.Array) -> jax.Array:
+def _generation(
+    feed: SimulatedFeed, key: jax.Array, g: jax.Array, scheduled: dict[str, jax.Array]
+) -> jax.Array:
     settings = feed.config
-    params, market = settings.simulator, settings.market
-    half_spread = 0.5 * params.spread_bps * simulator.BP
+    market = settings.market
     unit = market.quantity_step or rows.DEFAULT_QUANTITY_STEP
-    step = rows.exact_step(settings.account, unit, 0.5 * params.start_price)
+    step = rows.exact_step(settings.account, unit, 0.5 * settings.simulator.start_price)
 
     def path(index: jax.Array) -> jax.Array:
+        numbers = scheduled | _drawn(settings, jax.random.fold_in(key, g), index)
+        params = replace(settings.simulator, **numbers)  # type: ignore[arg-type]
+        half_spread = 0.5 * params.spread_bps * simulator.BP
         bars = simulator.simulate_path(
             jax.random.fold_in(key, g), index, params, half_spread, market.bar_seconds
         )
@@ -231,8 +254,19 @@ def _generation(feed: SimulatedFeed, key: jax.Array, g: jax.Array) -> jax.Array:
         tick = market.tick or rows.DEFAULT_TICK
         return table.build_rows(bars, computed, tick=tick, quantity_step=step)
 
-    paths = jax.vmap(path)(jnp.arange(params.paths))
+    paths = jax.vmap(path)(jnp.arange(settings.simulator.paths))
     return paths.reshape(feed.generation_rows, table.NUM_COLUMNS)
+
+
+def _drawn(settings: config.Config, key: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
+    """What path `index` draws of `settings.randomise`, by name: uniform, each from its name."""
+    own = jax.random.fold_in(jax.random.fold_in(key, NUMBERS_STREAM), index)
+    ranges = {
+        each.key: jnp.array([each.low, each.high], jnp.float32)
+        for each in settings.randomise
+        if each.key.startswith("simulator.")
+    }
+    return {k.partition(".")[2]: v for k, v in randomness.within(ranges, own).items()}
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -7,6 +7,8 @@ where `jax.random` runs its rounds as a loop over memory.
 
 from __future__ import annotations
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,3 +67,15 @@ def student_t(radius: jax.Array, angle: jax.Array, dof: float) -> jax.Array:
     """Student-t of unit variance from two uniforms in (0, 1): Bailey (1994), polar method."""
     square = (dof - 2.0) * jnp.expm1((-2.0 / dof) * jnp.log(radius))
     return jnp.sqrt(square) * jnp.cos(2.0 * jnp.pi * angle)
+
+
+def within(ranges: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+    """A uniform draw from each range `[2]`, float32 scalars by its name.
+
+    Each comes from `key` and its name: it does not depend on which others are drawn.
+    """
+    drawn = {}
+    for name, bounds in ranges.items():
+        share = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(name.encode())))
+        drawn[name] = (1.0 - share) * bounds[0] + share * bounds[1]
+    return drawn

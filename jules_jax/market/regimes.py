@@ -44,7 +44,8 @@ def drift(
       params: the simulator's section of the configuration.
     """
     regime = _chain(bits, params.regime_dwell)
-    if params.reversion_strength == 0 and params.momentum_strength == 0:
+    strengths = (params.reversion_strength, params.momentum_strength)
+    if all(isinstance(strength, float) and strength == 0 for strength in strengths):
         return regime, jnp.zeros(len(surprise) + 1, jnp.float32)
     to_vwap = jnp.where(regime == REVERTING, jnp.float32(params.reversion_strength), 0.0)
     to_ema = jnp.where(regime == TRENDING, jnp.float32(-params.momentum_strength), 0.0)

@@ -117,7 +117,7 @@ def simulate_with_latent(
 
     Args:
       key: typed PRNG key, of the path.
-      params: the simulator's section of the configuration.
+      params: the simulator's section of the configuration; numbers may be traced float32 scalars.
       half_spread: half the quoted spread of the prints, in return units.
       bar_seconds: length of a bar; half-lives are in bars, shapes within a session in minutes.
       market_key: typed PRNG key of the market that paths share where `params.symbols_per_market`
@@ -307,13 +307,15 @@ def _hidden(draws: _Draws, params: config.Simulator) -> _Hidden:
 
 
 def _half_life_decay(half_life: float) -> float:
-    return float(2.0 ** (-1.0 / half_life))
+    decay: float = 2.0 ** (-1.0 / half_life)
+    return decay
 
 
 def _innovation_sd(params: config.Simulator) -> float:
     """Standard deviation of one bar's change of the mispricing, given the last, in log units."""
     phi = _half_life_decay(params.mispricing_half_life)
-    return params.mispricing_sd_bp * BP * float((1.0 - phi**2) ** 0.5)
+    sd: float = params.mispricing_sd_bp * BP * (1.0 - phi**2) ** 0.5
+    return sd
 
 
 def _fast_variance(params: config.Simulator) -> float:

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jules_jax import config
 from jules_jax.agent.learner import TrainState
@@ -68,7 +67,7 @@ class Guard:
 
     def hold(self, start: Start) -> None:
         """Copies what an update is about to take."""
-        self._held.append(dataclasses.replace(start, state=_copy(start.state)))
+        self._held.append(dataclasses.replace(start, state=checkpoints.copy(start.state)))
 
     def check(self, update: int, metrics: Values) -> None:
         """Raises `Diverged` where a metric of `update`, one of the two newest, is not finite.
@@ -142,20 +141,6 @@ def load(path: Path) -> Divergence:
     return Divergence(**saved, metrics=metrics)
 
 
-def restore(path: Path, like: TrainState) -> TrainState:
-    """The state at `path`, with the shapes and devices of `like`; raises `InputError`."""
-    step = checkpoints.find(path)
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    try:
-        with ocp.CheckpointManager(step.parent.resolve()) as manager:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            state: TrainState = manager.restore(int(step.name), args=args)["state"]
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{step}: the state does not fit the configuration ({reason})") from None
-    return state
-
-
 def compare(recorded: Values, again: Values) -> str:
     """One sentence and the offending metrics' table: what a replayed update shows."""
     names = offending(recorded)
@@ -180,12 +165,6 @@ def _worst(value: np.ndarray, members: Sequence[Member] = ()) -> str:
     place = int(np.argmin(np.isfinite(flat)))
     name = members[place].name if members else str(place)
     return f"{flat[place]:g}" + (f" (member {name})" if flat.size > 1 else "")
-
-
-@jax.jit
-def _copy(state: TrainState) -> TrainState:
-    copied: TrainState = jax.tree.map(jnp.copy, state)  # jit alone would hand back the same buffers
-    return copied
 
 
 def _write(directory: Path, start: Start, metrics: Values, settings: config.Config) -> Path:

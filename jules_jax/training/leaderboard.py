@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,14 @@ class Leaderboard:
     def copied(self, name: str, source: str) -> None:
         """A member goes on from another one's weights: what its own had earned says nothing now."""
         self._standings[name] = _Standing({}, copied_from=source)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that it knows, as JSON has it."""
+        return {name: dataclasses.asdict(standing) for name, standing in self._standings.items()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes on from a `snapshot`."""
+        self._standings = {name: _Standing(**standing) for name, standing in snapshot.items()}
 
     def scores(self) -> NDArray[np.float64]:
         """Newest scores, in the order of the names; −inf before a member's first whole episode."""

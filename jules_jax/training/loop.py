@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,30 @@ from jules_jax.agent.learner import Learner, TrainState
 from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
-from jules_jax.errors import Diverged
-from jules_jax.training import checkpoints, guard, population, registry, run_directory
+from jules_jax.errors import Diverged, InputError, Stopped
+from jules_jax.training import (
+    checkpoints,
+    dashboard,
+    figures,
+    guard,
+    population,
+    provenance,
+    registry,
+    resuming,
+    run_directory,
+    schedule,
+    stopping,
+)
+from jules_jax.training.checkpoints import Checkpoints
 from jules_jax.training.guard import Guard
 from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
 from jules_jax.training.population import Member
 from jules_jax.training.profile import Profile
+from jules_jax.training.resuming import NOTHING_DONE, Keeper, Saved
+from jules_jax.training.run_directory import RunDirectory
+from jules_jax.training.stopping import Stopping
+from jules_jax.training.validation import Validation
 
 Say = Callable[[str], None]
 
@@ -35,7 +54,10 @@ LEARNER_KEY = 1
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run; of a population, the checkpoint and scalars are those of the best member."""
+    """A finished run; of a population, the checkpoint and scalars are those of the best member.
+
+    best: the update whose checkpoint did best in validation, None where there was none.
+    """
 
     name: str
     run_dir: Path
@@ -43,6 +65,7 @@ class Result:
     scalars: dict[str, float]
     seconds: float
     leaderboard: str = ""
+    best: int | None = None
 
 
 def _print_at_once(text: str) -> None:
@@ -51,7 +74,7 @@ def _print_at_once(text: str) -> None:
 
 def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
     """What is about to be trained, in a few lines; `agents` in one program."""
-    ppo, data = settings.ppo, market.data
+    ppo, data = settings.at(0.0).ppo, market.data
     devices = jax.devices()[: settings.devices or None]
     starts, rows = int(data.cumulative[-1]), data.rows
     shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
@@ -70,6 +93,7 @@ def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
         f"entropy {ppo.ent_coef:g}",
         f"network     {network.num_parameters(shapes):,} parameters "
         f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
+        *schedule.describe(settings),
         *([f"population  {agents} agents in one program"] if agents > 1 else []),
     ]
     return "\n".join(lines)
@@ -77,7 +101,10 @@ def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Everything that the first update needs, compiled; `members` is empty for a single agent."""
+    """Everything that the first update needs, compiled; `members` is empty for a single agent.
+
+    saved: where a resumed run goes on from.
+    """
 
     settings: config.Config
     market: Market
@@ -85,6 +112,7 @@ class _Prepared:
     params: EnvParams
     state: TrainState
     members: tuple[Member, ...]
+    saved: Saved = NOTHING_DONE
 
 
 def _prepare(
@@ -98,13 +126,14 @@ def _prepare(
     if members is None:
         members = population.members(settings) if population.is_asked(settings) else ()
     market = Market(settings, generation=generation)
-    params = make_params(settings, market.data, progress=0.0)
+    params = make_params(settings, market.data, progress=0.0, randomise=True)
     learner = Learner(
         Episodes(),
         settings,
         step_metrics=_step_metrics,
         members=len(members) or None,
         env_axes=population.environment_axes(params) if members else None,
+        return_edges=dashboard.RETURN_EDGES,
     )
     say(describe(settings, market, len(members)))
     market_seconds = time.monotonic() - began
@@ -127,72 +156,190 @@ def _learner_key(seed: int) -> jax.Array:
 
 
 def train(
-    settings: config.Config, *, profile: Path | None = None, say: Say = _print_at_once
+    settings: config.Config,
+    *,
+    profile: Path | None = None,
+    init_from: Path | None = None,
+    resume: bool = False,
+    allow_config_change: bool = False,
+    say: Say = _print_at_once,
 ) -> Result:
-    """Trains, writes the run directory and the checkpoint, and returns where they are.
+    """Trains, writes the run directory and the checkpoints, and returns where they are.
 
     `profile` is a directory for a trace of two early updates. What goes wrong before the first
-    update leaves nothing behind.
+    update leaves nothing behind. `init_from` is a checkpoint to begin with the weights of. `resume`
+    goes on with the run `settings.name` from its newest checkpoint, with the settings it has but
+    for `provenance.ALWAYS_FREE` and, with `allow_config_change`, `provenance.ON_REQUEST`.
 
     Raises:
-      InputError: bad settings, data or directories.
+      InputError: bad settings, data or directories, or a disk that cannot be written to.
       Diverged: an update was not finite. The registry says so, and `guard.DIRECTORY` in the run's
-        directory has the last good state; there is no other checkpoint of the run's end.
+        directory has the last good state; there is no checkpoint of later ones.
+      Stopped: by a signal, after a checkpoint.
     """
+    if resume and (profile or init_from):
+        raise InputError("--profile and --init-from are for a run's beginning, not with --resume")
     trace = Profile(profile, settings.num_updates) if profile else None
-    run = run_directory.claim(settings)
+    run = run_directory.reopen(settings) if resume else run_directory.claim(settings)
     try:
-        prepared = _prepare(settings, say)
-        (run.path / run_directory.CONFIG_FILE).write_text(config.to_yaml(settings), "utf-8")
-        registry.append(
-            run.path.parent,
-            "started",
-            run.name,
-            config_hash=registry.config_hash(config.to_dict(settings)),
-            seed=settings.seed,
-            agents=max(len(prepared.members), 1),
-            data=settings.market.data or f"preset {settings.simulator.preset}",
-        )
+        if resume:
+            prepared = _resumed(settings, run, say, allow=allow_config_change)
+        else:
+            prepared = _begun(settings, run, say, init_from)
+        validation = Validation(prepared.settings, prepared.market)
     except BaseException:
         run.release()
         raise
-    say(f"run         {run.path}\n")
+    say(f"validation  {validation.note}\nrun         {run.path}\n")
+    return _trained(prepared, run, validation, trace, say)
+
+
+def _begun(
+    settings: config.Config, run: RunDirectory, say: Say, init_from: Path | None
+) -> _Prepared:
+    """A new run, entered in the registry."""
+    prepared = _prepare(settings, say)
+    origin: dict[str, str] = {}
+    if init_from:
+        path = checkpoints.find(init_from)
+        state = _with_weights(prepared.state, checkpoints.load_params(path, settings))
+        prepared = dataclasses.replace(prepared, state=state)
+        origin = {"init_from": str(path)}
+        say(f"weights     from {path}")
+    _write_config(run, prepared)
+    registry.append(
+        run.path.parent,
+        "started",
+        run.name,
+        config_hash=registry.config_hash(config.to_dict(settings)),
+        seed=settings.seed,
+        agents=max(len(prepared.members), 1),
+        data=settings.market.data or f"preset {settings.simulator.preset}",
+        **origin,
+    )
+    return prepared
+
+
+def _with_weights(state: TrainState, params: network.Params) -> TrainState:
+    """A new run's state with other weights, every member's where it is a population's."""
+    weights = jax.tree.map(
+        lambda new, old: jax.device_put(jnp.broadcast_to(new, old.shape), old.sharding),
+        params,
+        state.params,
+    )
+    return dataclasses.replace(state, params=weights)
+
+
+def _resumed(settings: config.Config, run: RunDirectory, say: Say, *, allow: bool) -> _Prepared:
+    """A run as its newest checkpoint has it, entered in the registry.
+
+    A damaged checkpoint is told of and deleted: the run goes on from the one before, and will write
+    the same one again.
+    """
+    directory = resuming.directory_of(run.checkpoints, settings)
+    found = checkpoints.steps(directory)
+    if not found:
+        raise InputError(f"{directory}: no checkpoint to resume, expected a numbered directory")
+    damaged: list[Path] = []
+    for path in found:
+        try:
+            prepared = _restored(path, settings, say, allow=allow)
+            break
+        except checkpoints.Unreadable as error:
+            say(f"checkpoint  {error}; going on from the one before")
+            damaged.append(path)
+    else:
+        raise InputError(f"{directory}: none of {len(found)} checkpoints can be read")
+    for each in damaged:
+        checkpoints.discard(each)
+    say(f"resuming    {path}, after update {prepared.saved.done} of {settings.num_updates}")
+    _write_config(run, prepared)
+    registry.append(
+        run.path.parent,
+        "resumed",
+        run.name,
+        config_hash=registry.config_hash(config.to_dict(settings)),
+        update=prepared.saved.done,
+    )
+    return prepared
+
+
+def _write_config(run: RunDirectory, prepared: _Prepared) -> None:
+    """Puts a run's config beside its metrics and, of a single agent, beside its checkpoints."""
+    checkpoints.write_config(run.path, prepared.settings)
+    if not prepared.members:
+        checkpoints.write_config(run.checkpoints, prepared.settings)
+
+
+def _restored(path: Path, settings: config.Config, say: Say, *, allow: bool) -> _Prepared:
+    """A run as the checkpoint at `path` has it; raises as `resuming.read` does."""
+    saved = resuming.read(path, settings, allow=allow)
+    prepared = _prepare(settings, say, generation=saved.generation, members=saved.members)
+    provenance.require_same_data(saved.meta, prepared.market.fingerprint)
+    state = checkpoints.restore(path, prepared.state)
+    for note in provenance.notes(saved.meta, checkpoints.num_devices(state)):
+        say(f"note        {note}")
+    return dataclasses.replace(prepared, state=state, saved=saved)
+
+
+def _trained(
+    prepared: _Prepared,
+    run: RunDirectory,
+    validation: Validation,
+    trace: Profile | None,
+    say: Say,
+) -> Result:
+    """All updates of a run, and its last lines in the registry."""
+    settings, market, saved = prepared.settings, prepared.market, prepared.saved
+    names = [member.name for member in prepared.members]
+    directory = resuming.directory_of(run.checkpoints, settings)
     began, outcome = time.monotonic(), "failed"
     try:
-        with Monitor(run.path, settings, [member.name for member in prepared.members]) as monitor:
+        with (
+            Checkpoints(directory, settings, data=market.fingerprint, scores=saved.scores) as kept,
+            Monitor(run.path, settings, names, after=saved.done, snapshot=saved.monitor) as monitor,
+            Stopping(say) as stop,
+        ):
+            keeper = Keeper(settings, market, kept, monitor, validation)
             guarded = Guard(run.path, settings)
-            state, members = _updates(prepared, monitor, guarded, trace, say)
-        seconds, best = time.monotonic() - began, monitor.best
-        saved = _save(run.checkpoints, prepared, state, members)
-        outcome = "finished"
-    except KeyboardInterrupt:
+            state, members = _updates(prepared, monitor, guarded, keeper, stop, trace, say)
+            saved_at = _save_members(run.checkpoints, prepared, state, members)
+            kept.wait()
+            best = monitor.best
+            checkpoint = saved_at[best] if saved_at else keeper.newest
+            outcome = "finished"
+    except (KeyboardInterrupt, Stopped):
         outcome = "interrupted"
         raise
     except Diverged:
         outcome = "diverged"
         raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or run.path} cannot be written: {error.strerror}; the run goes on "
+            f"from its newest checkpoint with --resume {run.name}"
+        ) from None
     finally:
-        registry.append(run.path.parent, outcome, run.name)
+        with suppress(OSError):  # a full disk has been told of
+            registry.append(run.path.parent, outcome, run.name)
+    seconds = time.monotonic() - began
     return Result(
-        run.name, run.path, saved[best], monitor.scalars[best], seconds, monitor.leaderboard()
-    )
+        run.name, run.path, checkpoint, monitor.scalars[best], seconds, monitor.leaderboard(),
+        kept.best,
+    )  # fmt: skip
 
 
-def _save(
+def _save_members(
     directory: Path, prepared: _Prepared, state: TrainState, members: tuple[Member, ...]
 ) -> list[Path]:
-    """Writes the checkpoint of the agent, or of every member; each is one of a single agent."""
-    generation = prepared.market.generation
-    if not members:
-        return [
-            checkpoints.save(directory, state, generation=generation, settings=prepared.settings)
-        ]
+    """Writes the checkpoint of every member; each is one of a single agent."""
     return [
         checkpoints.save(
             directory / member.name,
             population.of_member(state, place),
-            generation=generation,
+            generation=prepared.market.generation,
             settings=member.settings,
+            data=prepared.market.fingerprint,
         )
         for place, member in enumerate(members)
     ]
@@ -213,9 +360,11 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
         for name, of in divergence.members.items()
     )
     prepared = _prepare(settings, say, generation=divergence.generation, members=members)
-    state = guard.restore(path, prepared.state)
-    params = dataclasses.replace(prepared.params, progress=jnp.float32(divergence.progress))
-    _, metrics = _update(prepared.learner, state, params, members)
+    state = checkpoints.restore(checkpoints.find(path), prepared.state)
+    params, numbers = schedule.numbers_at(
+        divergence.progress, prepared.settings, members, prepared.params
+    )
+    _, metrics = _update(prepared.learner, state, params, members, numbers)
     return f"update {divergence.update}    {guard.compare(divergence.metrics, _fetch(metrics))}"
 
 
@@ -225,62 +374,91 @@ def _step_metrics(info: dict[str, Any], action: jax.Array, logits: jax.Array) ->
 
 
 def _update(
-    learner: Learner, state: TrainState, params: EnvParams, members: tuple[Member, ...]
+    learner: Learner,
+    state: TrainState,
+    params: EnvParams,
+    members: tuple[Member, ...],
+    numbers: config.PPO | None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """An update, with what the guard looks at among its metrics."""
-    numbers = population.of_learner(members) if members else None
     state, metrics = learner.update(state, params, numbers)
     return state, metrics | guard.magnitudes(state, of_members=bool(members))
 
 
 def _updates(
-    prepared: _Prepared, monitor: Monitor, guarded: Guard, trace: Profile | None, say: Say
+    prepared: _Prepared,
+    monitor: Monitor,
+    guarded: Guard,
+    keeper: Keeper,
+    stop: Stopping,
+    trace: Profile | None,
+    say: Say,
 ) -> tuple[TrainState, tuple[Member, ...]]:
     """All updates; the metrics of one are fetched once the next is under way.
 
     The first one's are fetched at once, as whoever waits wants to see that it runs; so are those
-    that decide who goes on from whose weights.
+    that decide who goes on from whose weights, and those of a state that is to be kept: nothing
+    that diverged is.
     """
     market, learner, settings = prepared.market, prepared.learner, prepared.settings
     params, state, members = prepared.params, prepared.state, prepared.members
     updates, exploit_every = settings.num_updates, settings.population.exploit_every
-    began = time.monotonic()
+    began, first = time.monotonic(), prepared.saved.done + 1
+    if prepared.saved is NOTHING_DONE:
+        keeper.keep(state, members, {})
 
-    def finish(update: int, metrics: dict[str, jax.Array]) -> None:
+    def finish(
+        update: int, metrics: dict[str, jax.Array], validated: Mapping[str, np.ndarray]
+    ) -> None:
         fetched = _fetch(metrics)
-        if update == 1:
-            say(f"update 1    {time.monotonic() - began:.1f} s")
-        monitor.log(update, fetched)
+        if update == first:
+            say(f"update {update}    {time.monotonic() - began:.1f} s")
+        monitor.log(update, fetched | dict(validated))
         guarded.check(update, fetched)
 
     pending: tuple[int, dict[str, jax.Array]] | None = None
-    for update in range(1, updates + 1):
+    for update in range(first, updates + 1):
         if market.refresh(update - 1):
             params = dataclasses.replace(params, market=learner.replicate(market.data))
-        progress = (update - 1) / max(updates - 1, 1)
-        params = dataclasses.replace(params, progress=jnp.float32(progress))
+        progress = settings.progress(update - 1)
+        params, numbers = schedule.numbers_at(progress, settings, members, params)
         start = guard.Start(update, state, market.generation, progress, members)
         guarded.hold(start)
         if trace:
             trace.before(update)
-        state, metrics = _update(learner, state, params, members)
+        state, metrics = _update(learner, state, params, members, numbers)
+        if figures.is_due(update, settings):  # now, before the next update takes the weights
+            of = [member.settings for member in members]
+            monitor.draw(update, state.params, of, market.data, progress)
         if trace and trace.after(update, metrics):
             say(f"profile     {trace.directory}")
         if pending:
-            finish(*pending)
+            finish(*pending, {})
         pending = (update, metrics)
+        asked, due = stop.asked, keeper.is_due(update)
         exploits = bool(members and exploit_every) and update % exploit_every == 0
-        if update == 1 or exploits:
-            finish(*pending)
+        validated = keeper.validate(state, members) if due else {}
+        if update == first or exploits or due or asked:
+            finish(*pending, validated)
             pending = None
         if exploits and update < updates:
             source, members = population.evolve(members, monitor.scores(), update, settings)
             state = population.copy_weights(state, source)
             params = learner.replicate(population.of_environment(params, members))
             monitor.copied(source)
-    if pending:
-        finish(*pending)
+        if due or asked:
+            keeper.keep(state, members, validated)
+        if asked and update < updates:
+            raise _stopped(asked, update, updates, monitor.directory)
     return state, members
+
+
+def _stopped(asked: signal.Signals, update: int, updates: int, run: Path) -> Stopped:
+    return Stopped(
+        f"by {asked.name} after update {update} of {updates}, with a checkpoint; "
+        f"python -m jules_jax.train --resume {run} goes on",
+        stopping.STATUS[asked],
+    )
 
 
 def _fetch(metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
+
 import jax
 
 from jules_jax import config
-from jules_jax.market import dataset
+from jules_jax.market import dataset, readers, storage
 from jules_jax.market.dataset_feed import DatasetFeed
 from jules_jax.market.feed import SimulatedFeed
 from jules_jax.market.table import MarketData
@@ -18,7 +22,8 @@ class Market:
     """Generations of simulated paths or of a dataset, or a dataset as a whole where it fits.
 
     `data` is what is resident now. `generation` is the newer resident one: a resumed run passes the
-    number that it had.
+    number that it had. `recorded` is the dataset, None for simulated paths; `fingerprint` has the
+    SHA-256 of its files, or of a built dataset's manifest, by name.
     """
 
     def __init__(self, settings: config.Config, *, generation: int = 0) -> None:
@@ -27,17 +32,20 @@ class Market:
         self.generation = generation
         self._feed: SimulatedFeed | DatasetFeed | None
         self.notes: tuple[str, ...] = ()
+        recorded = None
         if settings.market.data:
             recorded = dataset.load(settings)
             self.notes = (*recorded.notes, *recorded.plan("train").notes)
             self._feed = recorded.feed("train")
         else:
             self._feed = SimulatedFeed(settings)
+        self.recorded = recorded
+        self.fingerprint = _fingerprint(settings.market) if recorded else {}
         self.data: MarketData
         if self._feed is not None:
             self.notes += self._feed.notes
             self.data = self._feed.resident(self._key, generation)
-        else:
+        elif recorded:
             self.data = recorded.market("train")
 
     def refresh(self, update: int) -> bool:
@@ -47,3 +55,20 @@ class Market:
         self.generation += 1
         self.data = self._feed.advance(self.data, self._key, self.generation)
         return True
+
+
+def _fingerprint(market: config.Market) -> dict[str, str]:
+    """SHA-256 of everything that bars and terms are read from; a manifest has that of its bars."""
+    if storage.is_dataset(market.data):
+        files = [Path(market.data) / storage.MANIFEST]
+    else:
+        files = sorted({file for one in readers.find(market.data, market) for file in one.files})
+    common = os.path.commonpath([file.parent for file in files])
+    named = {str(file.relative_to(common)): file for file in files}
+    if market.symbols:
+        named[f"market.symbols {Path(market.symbols).name}"] = Path(market.symbols)
+    digests = {}
+    for name, file in named.items():
+        with file.open("rb") as stream:
+            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests

@@ -53,6 +53,11 @@ def members(settings: config.Config) -> tuple[Member, ...]:
     """
     of = settings.population
     lists = read_sweep(of.sweep) if of.sweep else {}
+    if both := [each.key for each in settings.randomise if each.key in lists]:
+        raise InputError(
+            f"{both[0]} is in sweep {of.sweep} and in randomise, expected one of them: all members "
+            "draw from the same ranges"
+        )
     leaves = [key.rpartition(".")[2] for key in lists]
     labels = leaves if len(set(leaves)) == len(leaves) else list(lists)
     found = []

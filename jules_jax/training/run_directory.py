@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.training import registry
 
 CONFIG_FILE = "config.yaml"
+LATEST = "latest"
+POPULATION = "population"
+"""Under a population's checkpoints: those of it as a whole, which it goes on from."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,12 @@ class RunDirectory:
     name: str
     path: Path
     checkpoints: Path
-    made: tuple[Path, ...]
+    made: tuple[Path, ...] = ()
 
     def release(self) -> None:
         """Removes what claiming made, as far as it is still empty but for the config."""
-        (self.path / CONFIG_FILE).unlink(missing_ok=True)
+        for directory in (self.path, self.checkpoints) if self.made else ():
+            (directory / CONFIG_FILE).unlink(missing_ok=True)
         _remove(self.made)
 
 
@@ -57,6 +64,63 @@ def claim(settings: config.Config) -> RunDirectory:
         _remove(made)
         raise
     return RunDirectory(name, run, checkpoints, tuple(made))
+
+
+def reopen(settings: config.Config) -> RunDirectory:
+    """The directories of a run that is to go on.
+
+    Raises `InputError` where they are not there, or cannot be written.
+    """
+    run = Path(settings.runs_dir) / settings.name
+    checkpoints = Path(settings.checkpoint_dir) / settings.name
+    for directory in (run, checkpoints):
+        if not directory.is_dir():
+            raise InputError(f"{directory}: no such directory, expected that of a run to resume")
+        if not os.access(directory, os.W_OK):
+            raise InputError(f"{directory} cannot be written: it is read-only")
+    return RunDirectory(settings.name, run, checkpoints)
+
+
+def saved_settings(run: str, runs_dir: str) -> config.Layer:
+    """The settings that a run goes on with, under its present name and place.
+
+    run: `latest` (of those in the registry), a name in `runs_dir`, or a run's directory. Those of
+    the newest checkpoint are taken, where it can be read, as a run may go on with others than it
+    began with. Raises `InputError` where there is no such run.
+    """
+    path = _latest(Path(runs_dir)) if run == LATEST else Path(runs_dir) / run
+    if not path.is_dir() and Path(run, CONFIG_FILE).is_file():
+        path = Path(run)
+    if not (path / CONFIG_FILE).is_file():
+        raise InputError(f"--resume {run}: no run {path}, expected its name, or {LATEST}")
+    layer = config.read_yaml(path / CONFIG_FILE)
+    directory = Path(str(layer["checkpoint_dir"].value)) / path.name
+    newest = _newest_config(directory) or _newest_config(directory / POPULATION)
+    if newest:
+        layer = config.read_dict(newest, f"in the newest checkpoint of {path}")
+    place = {"name": path.name, "runs_dir": str(path.parent)}
+    return layer | {key: config.Setting(value, "of the run") for key, value in place.items()}
+
+
+def _latest(runs_dir: Path) -> Path:
+    """The run begun or resumed last, of those that are still there."""
+    for line in reversed(registry.read(runs_dir)):
+        if line["event"] in ("started", "resumed") and (runs_dir / line["run"]).is_dir():
+            return runs_dir / str(line["run"])
+    raise InputError(f"--resume {LATEST}: no run in {runs_dir}, expected one to go on with")
+
+
+def _newest_config(directory: Path) -> dict[str, Any] | None:
+    """The config in the newest checkpoint, read without what it takes to read the rest."""
+    found = [path for path in directory.glob("*/meta/metadata") if path.parts[-3].isdigit()]
+    if not found:
+        return None
+    try:
+        newest = max(found, key=lambda path: int(path.parts[-3]))
+        saved: dict[str, Any] = json.loads(newest.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return saved
 
 
 def _make(directory: Path, made: list[Path]) -> None:

@@ -233,8 +233,12 @@ def drop_line(source: Path, target: Path) -> None:
 
 
 def damage(source: Path, target: Path) -> None:
+    """Flips a byte in the middle of the largest column's pages."""
+    group = pq.ParquetFile(source).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    largest = max(columns, key=lambda column: column.total_compressed_size)
     data = bytearray(source.read_bytes())
-    data[len(data) // 3] ^= 0xFF
+    data[largest.data_page_offset + largest.total_compressed_size // 2] ^= 0xFF
     target.write_bytes(data)
 
 

@@ -1,0 +1,215 @@
+"""The panel: what a person at a terminal sees of a running training, drawn anew at each update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jules_jax.config import Gates
+
+BARS = "▁▂▃▄▅▆▇█"
+SPARKLINE_WIDTH = 40
+WIDTH = 96
+"""Most columns of the panel."""
+
+Scalars = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Light:
+    """A gate as far as the scalars at hand can tell; `passes` is None where they cannot yet."""
+
+    gate: str
+    shown: str
+    passes: bool | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: updates of all, environment steps, steps per second, seconds so far."""
+
+    update: int
+    updates: int
+    steps: int
+    fps: float
+    elapsed: float
+
+    @property
+    def remaining(self) -> float:
+        """Seconds to go at the present speed."""
+        return (self.updates - self.update) * (self.steps / self.update) / max(self.fps, 1e-9)
+
+
+def lights(scalars: Scalars, limits: Gates) -> list[Light]:
+    """A first look at the gates, from training's own episodes.
+
+    The gates themselves are judged at the end, on fresh episodes: a light says where to look. It
+    counts breaches, escapes and steps under a warning, of which an episode may have several.
+    """
+    entropy = scalars.get("train/entropy_loss")
+    length = scalars.get("rollout/ep_len_mean")
+    penalised = scalars.get("reward/penalised_steps")
+    share = None if penalised is None or length is None else penalised / length
+    values: list[tuple[str, float | None, str, float, float]] = [
+        # the gate, its value, how it is shown, its sign (+1: at least, −1: at most), its limit
+        ("hard limit", scalars.get("risk/hard_breaches"), ".3g", -1, limits.hard_breaches_max),
+        ("entropy", None if entropy is None else -entropy, ".2f", 1, limits.entropy_min),
+        (
+            "explained variance",
+            scalars.get("train/explained_variance"),
+            ".2f",
+            1,
+            limits.explained_variance_min,
+        ),
+        ("penalised steps", share, ".1%", -1, limits.penalised_steps_max),
+        ("early warnings", scalars.get("risk/early_warnings"), ".3g", -1, limits.prolonged_max),
+        ("escapes", scalars.get("risk/escapes"), ".3g", -1, limits.escapes_max),
+    ]
+    return [
+        Light(gate, "–", None)
+        if value is None or not np.isfinite(value)
+        else Light(gate, format(value, form), sign * value >= sign * limit)
+        for gate, value, form, sign, limit in values
+    ]
+
+
+def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
+    """The course of `values` in at most `width` characters, each the mean of neighbours."""
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return ""
+    means = np.array([part.mean() for part in np.array_split(finite, min(width, len(finite)))])
+    span = float(np.ptp(means))
+    height = (means - means.min()) / span if span > 0 else np.full(len(means), 0.5)
+    return "".join(BARS[round(place)] for place in height * (len(BARS) - 1))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def draw(
+    title: str, progress: Progress, scalars: Scalars, rewards: Sequence[float], limits: Gates
+) -> Panel:
+    """The panel of a run named `title`; `rewards` is the course of `rollout/ep_rew_mean`."""
+    shown = Group(
+        _bar(progress),
+        Text(),
+        _course(scalars, rewards),
+        _numbers(scalars),
+        Text(),
+        _gates(lights(scalars, limits)),
+    )
+    return Panel(
+        shown,
+        title=Text(title, "bold"),
+        title_align="left",
+        border_style="cyan",
+        padding=(0, 1),
+        width=WIDTH,
+    )
+
+
+def _bar(progress: Progress) -> Table:
+    row = Table.grid(padding=(0, 2), expand=True)
+    for ratio in (None, 1, None):
+        row.add_column(ratio=ratio, no_wrap=True)
+    times = f"{clock(progress.elapsed)} gone, {clock(progress.remaining)} to go"
+    row.add_row(
+        f"update {progress.update:,} of {progress.updates:,}",
+        ProgressBar(total=progress.updates, completed=progress.update),
+        times,
+    )
+    row.add_row("", Text(f"{progress.steps:,} steps", "dim"), f"{progress.fps:,.0f} steps/s")
+    return row
+
+
+def _course(scalars: Scalars, rewards: Sequence[float]) -> Text:
+    text = Text("episode reward  ")
+    text.append(_shown(scalars.get("rollout/ep_rew_mean"), "8.2f"), "bold")
+    text.append("  ").append(sparkline(rewards), "green")
+    if rewards:
+        text.append(f"  from {min(rewards):,.2f} to {max(rewards):,.2f}", "dim")
+    return text
+
+
+NUMBERS = (
+    ("net P&L, $", "pnl/net", ",.2f"),
+    ("gross P&L, $", "pnl/gross", ",.2f"),
+    ("trades", "trade/trades_per_episode", ",.1f"),
+    ("bars held", "trade/holding_bars", ",.1f"),
+    ("max drawdown", "risk/drawdown_max", ".2%"),
+    ("soft breach", "risk/soft_breach_rate", ".1%"),
+    ("spread, bp", "cost/spread_bp", ".2f"),
+    ("approx. KL", "train/approx_kl", ".4f"),
+)
+"""Label, scalar and format of the panel's numbers; of money and trades, per episode."""
+
+
+def _numbers(scalars: Scalars) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        table.add_column(style="dim")
+        table.add_column(justify="right", min_width=8)
+    shown = [(label, _shown(scalars.get(name), form)) for label, name, form in NUMBERS]
+    for start in range(0, len(shown), 4):
+        table.add_row(*(cell for pair in shown[start : start + 4] for cell in pair))
+    return table
+
+
+MARKS = {True: ("● ", "green"), False: ("✗ ", "bold red"), None: ("○ ", "dim")}
+"""Of a light: shapes differ with the colours, for eyes that see none."""
+
+
+def _gates(found: Sequence[Light]) -> Table:
+    table = Table.grid(padding=(0, 3))
+    cells = [Text.assemble(MARKS[each.passes], f"{each.gate} {each.shown}") for each in found]
+    for start in range(0, len(cells), 3):
+        table.add_row("gates so far" if start == 0 else "", *cells[start : start + 3])
+    return table
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None or not np.isfinite(value) else format(value, form)
+
+
+class LivePanel:
+    """The panel on a terminal, replaced in place; what others print appears above it."""
+
+    def __init__(self, title: str, limits: Gates, console: Console | None = None) -> None:
+        self._title, self._limits = title, limits
+        self._rewards: list[float] = []
+        # drawn when there is news, so that no thread runs beside the training
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> LivePanel:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, progress: Progress, scalars: Scalars) -> None:
+        """Draws the panel anew."""
+        reward = scalars.get("rollout/ep_rew_mean")
+        if reward is not None and np.isfinite(reward):
+            self._rewards.append(reward)
+        panel = draw(self._title, progress, scalars, self._rewards, self._limits)
+        self._live.update(panel, refresh=True)

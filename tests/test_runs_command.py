@@ -1,0 +1,184 @@
+"""What a person meets in `python -m jules_jax.runs`: the trial count, and pruning that asks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from jules_jax import config
+from jules_jax.errors import InputError
+from jules_jax.training import registry, run_history
+from tests.test_commands import run
+
+OLD = 1_600_000_000
+"""A time of files that nobody writes to any more."""
+
+
+def make_run(
+    root: Path, name: str, *, agents: int = 1, outcome: str = "finished", **values
+) -> None:
+    """A run's lines in the registry and its directories, last written to long ago."""
+    settings = config.load({"name": name, **values})
+    run_dir, checkpoint = root / "runs" / name, root / "checkpoints" / name
+    for directory in (run_dir, checkpoint):
+        directory.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(config.to_yaml(settings), encoding="utf-8")
+    row = {"update": 3, "rollout/ep_rew_mean": settings.ppo.ent_coef, "pnl/net": 12.5}
+    (run_dir / "metrics.jsonl").write_text(json.dumps(row) + '\n{"half', encoding="utf-8")
+    os.utime(run_dir / "metrics.jsonl", (OLD, OLD))
+    (checkpoint / "weights").write_bytes(b"x" * 100)
+    hashed = registry.config_hash(config.to_dict(settings))
+    details = {
+        "config_hash": hashed,
+        "seed": settings.seed,
+        "agents": agents,
+        "data": "preset easy",
+    }
+    registry.append(root / "runs", "started", name, **details)
+    if outcome:
+        registry.append(root / "runs", outcome, name)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Four runs: a, a population b, c that was killed, d."""
+    make_run(tmp_path, "a", seed=5, ent_coef=0.01)
+    make_run(tmp_path, "b", agents=8, outcome="diverged")
+    make_run(tmp_path, "c", outcome="")
+    make_run(tmp_path, "d", ent_coef=0.5, sell_fee_bps=0.7)
+    return tmp_path
+
+
+def places(root: Path) -> tuple[str, ...]:
+    return "--runs-dir", str(root / "runs"), "--checkpoint-dir", str(root / "checkpoints")
+
+
+def left(root: Path) -> dict[str, list[str]]:
+    return {
+        place: sorted(path.name for path in (root / place).iterdir() if path.is_dir())
+        for place in ("runs", "checkpoints")
+    }
+
+
+def test_every_agent_ever_started_is_a_trial(root, capsys):
+    status, out, _ = run(capsys, "runs", "list", *places(root))
+    assert status == 0
+    assert "11 agents trained in 4 runs: the trial count" in out
+    for words in ("diverged", "no end recorded", "finished", "preset easy"):
+        assert words in out
+
+
+def test_openings_of_the_test_split_are_counted_by_the_run_whose_checkpoint_it_was(root, capsys):
+    settings = config.load(
+        {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
+    )
+    run_history.opened_test_split(settings, root / "checkpoints" / "b" / "seed-1" / "40")
+    run_history.opened_test_split(settings, root / "checkpoints" / "b" / "seed-2" / "40")
+    run_history.opened_test_split(settings, root / "elsewhere" / "foreign" / "40")
+    found = run_history.runs(run_history.read(root / "runs"))
+    assert {each.name: each.test_openings for each in found if each.test_openings} == {
+        "b": 2, "foreign": 1,
+    }  # fmt: skip
+    assert run_history.trials(found) == 11, "an evaluation trains nobody"
+    assert "3 openings of a test split" in run(capsys, "runs", "list", *places(root))[1]
+
+
+def test_a_registry_that_cannot_be_written_keeps_the_test_split_closed(tmp_path):
+    (tmp_path / "runs").write_text("a file where a directory should be")
+    settings = config.load({"runs_dir": str(tmp_path / "runs")})
+    with pytest.raises(InputError, match="cannot be written"):
+        run_history.opened_test_split(settings, tmp_path / "x" / "40")
+
+
+def test_a_resumed_run_is_one_trial_and_ends_as_it_ends_last(tmp_path):
+    (tmp_path / "runs").mkdir()
+    for event, details in (("started", {"agents": 1}), ("interrupted", {}), ("resumed", {})):
+        registry.append(tmp_path / "runs", event, "x", **details)
+    (found,) = run_history.runs(run_history.read(tmp_path / "runs"))
+    assert (found.agents, found.outcome) == (1, "no end recorded")
+    registry.append(tmp_path / "runs", "finished", "x")
+    (found,) = run_history.runs(run_history.read(tmp_path / "runs"))
+    assert (found.agents, found.outcome) == (1, "finished")
+
+
+def test_comparing_two_runs_names_what_they_differ_in(root, capsys):
+    status, out, _ = run(capsys, "runs", "compare", "a", "d", *places(root))
+    assert status == 0
+    keys = [line.split()[0] for line in out.splitlines()[1:]]
+    assert {"seed", "ppo.ent_coef", "fills.sell_fee_bps"} <= set(keys)
+    assert not {"ppo.gamma", "name"} & set(keys)
+    assert next(line for line in out.splitlines() if "ep_rew_mean" in line).split()[1:] == [
+        "0.01", "0.5",
+    ]  # fmt: skip
+
+
+def test_a_run_is_shown_with_its_lines_and_its_last_whole_row_of_metrics(root, capsys):
+    status, out, _ = run(capsys, "runs", "show", "b", *places(root))
+    assert status == 0
+    assert "agents 8" in out and "diverged" in out
+    assert "last update 3" in out and "12.5" in out
+
+
+def test_pruning_keeps_the_newest_and_every_line_of_the_registry(root, capsys):
+    before = (root / "runs" / "registry.jsonl").read_bytes()
+    status, out, _ = run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    assert status == 0
+    assert "removed 3 runs" in out
+    assert left(root) == {"runs": ["d"], "checkpoints": ["d"]}
+    assert (root / "runs" / "registry.jsonl").read_bytes() == before
+    assert "11 agents" in run(capsys, "runs", "list", *places(root))[1]
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("\n", 1), ("", 2), ("y\n", 0)])
+def test_pruning_asks_first(root, capsys, monkeypatch, answer, status):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    got, _, err = run(capsys, "runs", "prune", "--keep", "3", *places(root))
+    assert got == status
+    assert ("a" in left(root)["runs"]) is (status != 0)
+    assert ("scripts pass --yes" in err) is (answer == "")
+
+
+def test_pruning_leaves_alone_what_no_run_of_the_registry_is_called(root, capsys):
+    (root / "runs" / "mine").mkdir()
+    outside = root / "outside"
+    outside.mkdir()
+    (root / "runs" / "linked").symlink_to(outside)
+    for name in ("linked", "../outside", ".", ".."):
+        registry.append(root / "runs", "started", name)
+    run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    assert outside.is_dir() and (root / "runs" / "linked").is_symlink()
+    assert left(root) == {"runs": ["d", "linked", "mine"], "checkpoints": ["d"]}
+
+
+def test_pruning_leaves_alone_a_run_that_may_be_going_on(root, capsys):
+    os.utime(root / "runs" / "a" / "metrics.jsonl")
+    run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    assert left(root)["runs"] == ["a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("purge",), "unknown action 'purge', expected one of list, show, compare, prune"),
+        (("show",), "show takes 1 runs, and was given: none"),
+        (("show", "z"), "the registry has no run 'z'; the newest are: a, b, c, d"),
+        (("compare", "a"), "compare takes 2 runs, and was given: a"),
+        (("prune", "--keep", "0"), "--keep is '0', expected a whole number from 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(root, capsys, words, sentence):
+    status, _, err = run(capsys, "runs", *words, *places(root))
+    assert status == 2
+    assert sentence in err
+
+
+def test_a_damaged_registry_is_named_by_its_line(root, capsys):
+    with open(root / "runs" / "registry.jsonl", "a", encoding="utf-8") as file:
+        file.write("[1]\n")
+    status, _, err = run(capsys, "runs", "list", *places(root))
+    assert status == 2
+    assert "registry.jsonl line 8 is '[1]'" in err
