@@ -111,7 +111,7 @@ class Recorder:
         self._settings = settings
         metrics = directory / METRICS
         later = None
-        if metrics.exists():  # of a run that is resumed, from before its first update perhaps
+        if after or metrics.exists():  # a run is resumed, from before its first update perhaps
             cut(metrics, after)
             later = after * settings.num_envs * settings.ppo.n_steps + 1
         self._writer = SummaryWriter(str(directory), purge_step=later)
