@@ -49,7 +49,7 @@ def main() -> None:
         raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, population, summary
+    from jules_jax.training import backend, loop, market, population, preparation, summary
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
@@ -58,7 +58,7 @@ def main() -> None:
         claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
         claim(parsed.config).release()
         agents = population.members(parsed.config)
-        print(loop.describe(parsed.config, market.Market(parsed.config), len(agents)))
+        print(preparation.describe(parsed.config, market.Market(parsed.config), len(agents)))
         return
     if replay:
         print(loop.replay(Path(replay), parsed.config))

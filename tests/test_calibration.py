@@ -20,7 +20,7 @@ from jules_jax.env.record import StepRecord
 from jules_jax.errors import InputError
 from jules_jax.evaluation.comparison import EVALUATION_KEY
 from jules_jax.evaluation.evidence import GATES_KEY
-from jules_jax.training import loop, market
+from jules_jax.training import market, preparation
 from jules_jax.training.calibration import choice, knobs, report, search, trials
 from jules_jax.training.calibration.search import Outcome, Response, Target
 from jules_jax.training.calibration.trials import Trial
@@ -193,7 +193,13 @@ def test_no_two_rounds_share_a_seed_and_none_is_anybody_elses(first, second):
 @given(ordinary=ORDINARY_SEEDS, calibration=ROUND, agent=st.integers(0, trials.MOST_SEEDS))
 @settings(deadline=None, max_examples=25)
 def test_calibration_draws_from_keys_of_no_run_evaluation_or_gate(ordinary, calibration, agent):
-    uses = [market.MARKET_KEY, loop.LEARNER_KEY, EVALUATION_KEY, GATES_KEY, trials.CALIBRATION_KEY]
+    uses = [
+        market.MARKET_KEY,
+        preparation.LEARNER_KEY,
+        EVALUATION_KEY,
+        GATES_KEY,
+        trials.CALIBRATION_KEY,
+    ]
     seeds = [ordinary, trials.first_seed(*calibration) + agent]
     keys = {
         tuple(np.asarray(jax.random.key_data(jax.random.fold_in(jax.random.key(seed), use))))

@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.env.record import Outcome
-from jules_jax.training import dashboard, figures, loop, monitor
+from jules_jax.training import dashboard, figures, loop, monitor, preparation
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -68,7 +68,7 @@ def run(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(monitor, "EPISODE_WINDOW", 1)
     directory = tmp_path_factory.mktemp("run")
-    prepared = loop._prepare(config.load(SETTINGS | ROUGH), lambda text: None)
+    prepared = preparation.prepare(config.load(SETTINGS | ROUGH), lambda text: None)
     learner, params, state = prepared.learner, prepared.params, prepared.state
     lanes = prepared.settings.num_envs
     running, whole, seen, counts = [[] for _ in range(lanes)], np.zeros(lanes, bool), [], []

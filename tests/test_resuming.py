@@ -26,6 +26,7 @@ from jules_jax.training import (
     loop,
     market,
     population,
+    preparation,
     provenance,
     registry,
     run_directory,
@@ -218,7 +219,7 @@ def kept(whole):
     root, settings = whole
     if settings.population.num_seeds > 1:
         pytest.skip("an agent's is enough")
-    prepared = loop._prepare(settings, lambda text: None)
+    prepared = preparation.prepare(settings, lambda text: None)
     return checkpoints.find(root / "checkpoints" / "x"), prepared.state, settings
 
 
@@ -405,7 +406,7 @@ def test_the_newest_checkpoints_are_kept_and_the_best(kept, tmp_path):
 
 def test_a_run_may_begin_with_the_weights_of_another_and_nothing_else(kept, tmp_path):
     path, _, settings = kept
-    prepared = loop._begun(
+    prepared = preparation.begin(
         settings_of(tmp_path, name="y"),
         run_directory.claim(settings_of(tmp_path, name="y")),
         lambda text: None,

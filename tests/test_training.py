@@ -12,7 +12,7 @@ import pytest
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.errors import Diverged, InputError
-from jules_jax.training import checkpoints, guard, loop, market, registry
+from jules_jax.training import checkpoints, guard, loop, market, preparation, registry
 from jules_jax.training.monitor import EpisodeWindow, progress_line
 from tests.tiny import SETTINGS
 
@@ -77,7 +77,7 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
     monkeypatch.setattr(guard, "magnitudes", lambda state, of_members: {})
     settings = config.load(SETTINGS)
     stub = Stub()
-    prepared = loop._Prepared(settings, stub, stub, Params(), 0, ())
+    prepared = preparation.Prepared(settings, stub, stub, Params(), 0, ())
     say = lambda text: events.append("say")  # noqa: E731
     state, _ = loop._updates(prepared, stub, stub, stub, stub, None, say)
     assert state == 4

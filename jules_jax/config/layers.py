@@ -80,13 +80,12 @@ def resolve(*layers: Layer) -> Config:
     return config
 
 
-def differences(before: Config, after: Config) -> dict[str, Any]:
-    """Values of `after` by dotted key, where they are not those of `before`."""
-    flat = [
-        {key: setting.value for key, setting in read_dict(to_dict(config)).items()}
-        for config in (before, after)
-    ]
-    return {key: value for key, value in flat[1].items() if value != flat[0][key]}
+def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Both values of every parameter that differs, by dotted key."""
+    old, new = (read_dict(to_dict(config)) for config in (before, after))
+    return {
+        key: (old[key].value, setting.value) for key, setting in new.items() if setting != old[key]
+    }
 
 
 def make_layer(settings: Iterable[tuple[str, Setting]]) -> Layer:

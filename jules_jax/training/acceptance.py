@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,17 +216,8 @@ def progress(rows: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
 
 def changed(settings: Config, trained_with: Config) -> list[str]:
     """Keys of `JUDGED` that differ between the config to judge by and that of the checkpoint."""
-    asked, saved = _flat(config.to_dict(settings)), _flat(config.to_dict(trained_with))
-    return [
-        key for key in asked if key.partition(".")[0] in JUDGED and asked[key] != saved.get(key)
-    ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+    found = config.differences(trained_with, settings)
+    return [key for key in found if key.partition(".")[0] in JUDGED]
 
 
 def _learned_with(settings: Config, rows: list[dict[str, Any]]) -> list[str]:

@@ -5,30 +5,24 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jules_jax import config
-from jules_jax.agent import network
 from jules_jax.agent.learner import Learner, TrainState
-from jules_jax.env.episodes import Episodes
-from jules_jax.env.metrics import step_metrics
-from jules_jax.env.params import EnvParams, make_params
+from jules_jax.env.params import EnvParams
 from jules_jax.errors import Diverged, InputError, Stopped
 from jules_jax.training import (
     checkpoints,
-    dashboard,
     figures,
     guard,
     population,
-    provenance,
+    preparation,
     registry,
     resuming,
     run_directory,
@@ -37,19 +31,14 @@ from jules_jax.training import (
 )
 from jules_jax.training.checkpoints import Checkpoints
 from jules_jax.training.guard import Guard
-from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
 from jules_jax.training.population import Member
+from jules_jax.training.preparation import Prepared, Say
 from jules_jax.training.profile import Profile
-from jules_jax.training.resuming import NOTHING_DONE, Keeper, Saved
+from jules_jax.training.resuming import NOTHING_DONE, Keeper
 from jules_jax.training.run_directory import RunDirectory
 from jules_jax.training.stopping import Stopping
 from jules_jax.training.validation import Validation
-
-Say = Callable[[str], None]
-
-LEARNER_KEY = 1
-"""Folded into the seed's key for the learner's draws."""
 
 
 @dataclass(frozen=True)
@@ -70,89 +59,6 @@ class Result:
 
 def _print_at_once(text: str) -> None:
     print(text, flush=True)  # in a pipe, too
-
-
-def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
-    """What is about to be trained, in a few lines; `agents` in one program."""
-    ppo, data = settings.at(0.0).ppo, market.data
-    devices = jax.devices()[: settings.devices or None]
-    starts, rows = int(data.cumulative[-1]), data.rows
-    shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
-    source = settings.market.data or f"simulated paths, preset {settings.simulator.preset}"
-    lines = [
-        f"devices     {len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
-        f"market      {source}",
-        *(f"            {note}" for note in market.notes),
-        f"            {rows.shape[0]:,} bars on the device ({rows.nbytes / 2**20:,.0f} MiB), "
-        f"{starts:,} places to start an episode",
-        f"training    {settings.num_envs:,} lanes × {ppo.n_steps} steps × "
-        f"{settings.num_updates:,} updates = "
-        f"{settings.num_envs * ppo.n_steps * settings.num_updates:,} steps",
-        f"            {ppo.n_epochs} epochs of {ppo.num_minibatches} minibatches, batch_size "
-        f"{settings.batch_size:,} steps; learning rate {ppo.learning_rate:g}, "
-        f"entropy {ppo.ent_coef:g}",
-        f"network     {network.num_parameters(shapes):,} parameters "
-        f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
-        *schedule.describe(settings),
-        *([f"population  {agents} agents in one program"] if agents > 1 else []),
-    ]
-    return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Everything that the first update needs, compiled; `members` is empty for a single agent.
-
-    saved: where a resumed run goes on from.
-    """
-
-    settings: config.Config
-    market: Market
-    learner: Learner
-    params: EnvParams
-    state: TrainState
-    members: tuple[Member, ...]
-    saved: Saved = NOTHING_DONE
-
-
-def _prepare(
-    settings: config.Config,
-    say: Say,
-    *,
-    generation: int = 0,
-    members: tuple[Member, ...] | None = None,
-) -> _Prepared:
-    began = time.monotonic()
-    if members is None:
-        members = population.members(settings) if population.is_asked(settings) else ()
-    market = Market(settings, generation=generation)
-    params = make_params(settings, market.data, progress=0.0, randomise=True)
-    learner = Learner(
-        Episodes(),
-        settings,
-        step_metrics=_step_metrics,
-        members=len(members) or None,
-        env_axes=population.environment_axes(params) if members else None,
-        return_edges=dashboard.RETURN_EDGES,
-    )
-    say(describe(settings, market, len(members)))
-    market_seconds = time.monotonic() - began
-
-    began = time.monotonic()
-    params = learner.replicate(population.of_environment(params, members) if members else params)
-    keys = [_learner_key(member.settings.seed) for member in members]
-    key = jnp.stack(keys) if members else _learner_key(settings.seed)
-    state = learner.init(key, params)
-    memory = learner.compile(state, params)
-    say(
-        f"memory      about {(memory + market.data.rows.nbytes) / 2**20:,.0f} MiB\n"
-        f"start-up    market {market_seconds:.1f} s, compilation {time.monotonic() - began:.1f} s"
-    )
-    return _Prepared(settings, market, learner, params, state, members)
-
-
-def _learner_key(seed: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), LEARNER_KEY)
 
 
 def train(
@@ -183,9 +89,9 @@ def train(
     run = run_directory.reopen(settings) if resume else run_directory.claim(settings)
     try:
         if resume:
-            prepared = _resumed(settings, run, say, allow=allow_config_change)
+            prepared = preparation.resume(settings, run, say, allow=allow_config_change)
         else:
-            prepared = _begun(settings, run, say, init_from)
+            prepared = preparation.begin(settings, run, say, init_from)
         validation = Validation(prepared.settings, prepared.market)
     except BaseException:
         run.release()
@@ -194,96 +100,8 @@ def train(
     return _trained(prepared, run, validation, trace, say)
 
 
-def _begun(
-    settings: config.Config, run: RunDirectory, say: Say, init_from: Path | None
-) -> _Prepared:
-    """A new run, entered in the registry."""
-    prepared = _prepare(settings, say)
-    origin: dict[str, str] = {}
-    if init_from:
-        path = checkpoints.find(init_from)
-        state = _with_weights(prepared.state, checkpoints.load_params(path, settings))
-        prepared = dataclasses.replace(prepared, state=state)
-        origin = {"init_from": str(path)}
-        say(f"weights     from {path}")
-    _write_config(run, prepared)
-    registry.append(
-        run.path.parent,
-        "started",
-        run.name,
-        config_hash=registry.config_hash(config.to_dict(settings)),
-        seed=settings.seed,
-        agents=max(len(prepared.members), 1),
-        data=settings.market.data or f"preset {settings.simulator.preset}",
-        **origin,
-    )
-    return prepared
-
-
-def _with_weights(state: TrainState, params: network.Params) -> TrainState:
-    """A new run's state with other weights, every member's where it is a population's."""
-    weights = jax.tree.map(
-        lambda new, old: jax.device_put(jnp.broadcast_to(new, old.shape), old.sharding),
-        params,
-        state.params,
-    )
-    return dataclasses.replace(state, params=weights)
-
-
-def _resumed(settings: config.Config, run: RunDirectory, say: Say, *, allow: bool) -> _Prepared:
-    """A run as its newest checkpoint has it, entered in the registry.
-
-    A damaged checkpoint is told of and deleted: the run goes on from the one before, and will write
-    the same one again.
-    """
-    directory = resuming.directory_of(run.checkpoints, settings)
-    found = checkpoints.steps(directory)
-    if not found:
-        raise InputError(f"{directory}: no checkpoint to resume, expected a numbered directory")
-    damaged: list[Path] = []
-    for path in found:
-        try:
-            prepared = _restored(path, settings, say, allow=allow)
-            break
-        except checkpoints.Unreadable as error:
-            say(f"checkpoint  {error}; going on from the one before")
-            damaged.append(path)
-    else:
-        raise InputError(f"{directory}: none of {len(found)} checkpoints can be read")
-    for each in damaged:
-        checkpoints.discard(each)
-    say(f"resuming    {path}, after update {prepared.saved.done} of {settings.num_updates}")
-    _write_config(run, prepared)
-    registry.append(
-        run.path.parent,
-        "resumed",
-        run.name,
-        config_hash=registry.config_hash(config.to_dict(settings)),
-        update=prepared.saved.done,
-    )
-    return prepared
-
-
-def _write_config(run: RunDirectory, prepared: _Prepared) -> None:
-    """Puts a run's config beside its metrics and, of a single agent, beside its checkpoints."""
-    checkpoints.write_config(run.path, prepared.settings)
-    if not prepared.members:
-        checkpoints.write_config(run.checkpoints, prepared.settings)
-
-
-def _restored(path: Path, settings: config.Config, say: Say, *, allow: bool) -> _Prepared:
-    """A run as the checkpoint at `path` has it; raises as `resuming.read` does."""
-    saved = resuming.read(path, settings, allow=allow)
-    prepared = _prepare(settings, say, generation=saved.generation, members=saved.members)
-    provenance.require_same_data(saved.meta, prepared.market.fingerprint)
-    state = checkpoints.restore(path, prepared.state)
-    for note in provenance.notes(saved.meta, checkpoints.num_devices(state)):
-        say(f"note        {note}")
-    return dataclasses.replace(prepared, state=state, saved=saved)
-
-
 def _trained(
-    prepared: _Prepared,
+    prepared: Prepared,
     run: RunDirectory,
     validation: Validation,
     trace: Profile | None,
@@ -330,7 +148,7 @@ def _trained(
 
 
 def _save_members(
-    directory: Path, prepared: _Prepared, state: TrainState, members: tuple[Member, ...]
+    directory: Path, prepared: Prepared, state: TrainState, members: tuple[Member, ...]
 ) -> list[Path]:
     """Writes the checkpoint of every member; each is one of a single agent."""
     return [
@@ -354,23 +172,19 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
     """
     divergence = guard.load(path)
     saved = config.read_yaml(str(path / run_directory.CONFIG_FILE))
-    changed = config.differences(config.resolve(saved), settings)
+    found = config.differences(config.resolve(saved), settings)
+    changed = {key: value for key, (_, value) in found.items()}
     members = tuple(
         Member(name, population.with_values(config.load(of), changed, "replayed"))
         for name, of in divergence.members.items()
     )
-    prepared = _prepare(settings, say, generation=divergence.generation, members=members)
+    prepared = preparation.prepare(settings, say, generation=divergence.generation, members=members)
     state = checkpoints.restore(checkpoints.find(path), prepared.state)
     params, numbers = schedule.numbers_at(
         divergence.progress, prepared.settings, members, prepared.params
     )
     _, metrics = _update(prepared.learner, state, params, members, numbers)
     return f"update {divergence.update}    {guard.compare(divergence.metrics, _fetch(metrics))}"
-
-
-def _step_metrics(info: dict[str, Any], action: jax.Array, logits: jax.Array) -> Any:
-    del action, logits
-    return step_metrics(info["record"])
 
 
 def _update(
@@ -386,7 +200,7 @@ def _update(
 
 
 def _updates(
-    prepared: _Prepared,
+    prepared: Prepared,
     monitor: Monitor,
     guarded: Guard,
     keeper: Keeper,

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -240,16 +239,11 @@ class Monitor:
             self._panel.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for recorder in self._recorders:
             recorder.close()
         if self._panel:
-            self._panel.__exit__(kind, error, traceback)
+            self._panel.__exit__(*error)
         elif sys.stdout.isatty():
             print()
 

@@ -18,7 +18,8 @@ from jules_jax.agent import network
 from jules_jax.agent.learner import available_devices, groups_for
 from jules_jax.errors import InputError
 from jules_jax.training import acceptance, backend, loop, population, run_directory
-from jules_jax.training.loop import Result, Say
+from jules_jax.training.loop import Result
+from jules_jax.training.preparation import Say
 
 FOLDER = Path("configs")
 """Where a phase without a directory in its name is looked for."""

@@ -52,15 +52,8 @@ def of(settings: config.Config, devices: int) -> dict[str, Any]:
 
 def changes(meta: Mapping[str, Any], settings: config.Config) -> dict[str, tuple[Any, Any]]:
     """Keys of the config that are not as the checkpoint has them: what it has, what is asked."""
-    saved, asked = (
-        _flat(config.to_dict(config.load(meta["config"]))),
-        _flat(config.to_dict(settings)),
-    )
-    return {
-        key: (saved[key], value)
-        for key, value in asked.items()
-        if saved[key] != value and key not in ALWAYS_FREE
-    }
+    found = config.differences(config.load(meta["config"]), settings)
+    return {key: values for key, values in found.items() if key not in ALWAYS_FREE}
 
 
 def require_same_config(
@@ -112,13 +105,3 @@ def notes(meta: Mapping[str, Any], devices: int) -> list[str]:
     if other:
         found.append(f"{', '.join(other)}: results need not be those of an uninterrupted run")
     return found
-
-
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if name in config.SECTIONS:
-            flat |= {f"{name}.{leaf}": entry for leaf, entry in value.items()}
-        else:
-            flat[name] = value
-    return flat

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 
 STATUS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """The signals that stop a run, and the exit status once it has: a scheduler's is no failure."""
@@ -37,12 +37,7 @@ class Stopping:
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._sockets is None:
             return
         signal.set_wakeup_fd(self._wakeup)

@@ -1,0 +1,192 @@
+"""Does the LSTM beat the best rule where regimes are hidden? `python -m benchmarks.default_market`.
+
+For every seed: `python -m jules_jax.train --config configs/fast.yaml`, then the same with
+`configs/default_market.yaml` and `--init-from` the first run's weights (why is said there). Every
+checkpoint of the second stage plays validation paths, greedy and sampled, and the last one plays
+paths that nothing was picked on, beside the best rule of the grid and the oracle, both picked on
+other paths yet. What an agent nets beyond the rule is of the same episodes; 95 % intervals over
+seeds and paths. Writes benchmarks/results/default_market.json and docs/images/default_market.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+
+from benchmarks import ablation, market_edge
+from benchmarks.ablation import Use
+from benchmarks.market_edge import Days
+from benchmarks.workload import ROOT
+from jules_jax import config
+from jules_jax.agent import network
+from jules_jax.evaluation import reference_policies
+from jules_jax.evaluation.statistics import Interval, mean_interval, paired_difference
+from jules_jax.training import backend, checkpoints, loop
+
+FIRST = ROOT / "configs" / "fast.yaml"
+SECOND = ROOT / "configs" / "default_market.yaml"
+RESULTS = ROOT / "benchmarks" / "results" / "default_market.json"
+IMAGE = ROOT / "docs" / "images" / "default_market.png"
+HOW = {"sampled": ablation.SAMPLED, "greedy": ablation.GREEDY}
+BLUE, RED, GREY = "#1f5f99", "#b3261e", "#555555"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Dollars an episode of agents after some steps of the second stage, sampled and greedy."""
+
+    steps: int
+    net: dict[str, Interval]
+    beyond_rule: dict[str, Interval]
+    per_seed: dict[str, list[float]]
+
+
+def train(seed: int, places: config.Config, steps: int | None) -> list[Path]:
+    """Both stages of a seed; the checkpoints of the second, the first one first.
+
+    places: its directories, and devices, are taken. steps: of the second stage, if not its own.
+    """
+    where = {"runs_dir": places.runs_dir, "checkpoint_dir": places.checkpoint_dir}
+    common: dict[str, Any] = where | {"seed": seed, "devices": places.devices}
+    length = {} if steps is None else {"total_timesteps": steps}
+    first = config.load(common | {"name": f"easy-{seed}"}, file=FIRST)
+    kept = {"name": f"default-{seed}", "checkpoints.keep": 1000}
+    second = config.load(common | kept | length, file=SECOND)
+    begun = loop.train(first)
+    return sorted(
+        checkpoints.steps(loop.train(second, init_from=begun.checkpoint).checkpoint.parent),
+        key=lambda path: int(path.name),
+    )
+
+
+def references(picked_on: Days, played: Sequence[Days]) -> list[dict[str, np.ndarray]]:
+    """Net P&L of the oracle and then the rule that did best on some days, `[N]`, on others."""
+    kinds = (
+        (market_edge.ORACLE, market_edge.oracles),
+        (market_edge.RULE, lambda days: reference_policies.grid()),
+    )
+    found: list[dict[str, np.ndarray]] = [{} for _ in played]
+    for who, candidates in kinds:
+        trials = market_edge.play(who, picked_on, candidates(picked_on))
+        name = max(trials, key=lambda name: float(trials[name]["pnl/net"].mean()))
+        for days, net in zip(played, found, strict=True):
+            net |= {
+                name: market_edge.play(who, days, {name: candidates(days)[name]})[name]["pnl/net"]
+            }
+    return found
+
+
+def stacked(weights: Sequence[network.Params]) -> network.Params:
+    """Agents as one population, leaves `[M, ...]`."""
+    population: network.Params = jax.tree.map(lambda *leaves: np.stack(leaves), *weights)
+    return population
+
+
+def judge(
+    steps: int, weights: network.Params, days: Days, rule: np.ndarray, key: jax.Array
+) -> Judged:
+    """What agents `[M]` net on some days, and beyond the rule, which nets `[N]` there."""
+    net = {how: ablation.play(who, weights, days, key) for how, who in HOW.items()}
+    return Judged(
+        steps,
+        {how: mean_interval(of) for how, of in net.items()},
+        {how: paired_difference(of, rule) for how, of in net.items()},
+        {how: of.mean(axis=1).tolist() for how, of in net.items()},
+    )
+
+
+def figure(curve: Sequence[Judged], last: Judged, rule: Interval, oracle: Interval) -> Any:
+    """Net P&L on validation paths by steps, over the rule's and the oracle's on the last ones."""
+    with mpl.rc_context({"font.size": 9}):
+        drawn, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+        steps = [point.steps / 1e6 for point in curve]
+        for how, colour in (("sampled", BLUE), ("greedy", RED)):
+            of = [point.net[how] for point in curve]
+            axes.plot(steps, [net.value for net in of], "o-", color=colour, ms=3, label=how)
+            axes.fill_between(
+                steps, [n.low for n in of], [n.high for n in of], color=colour, alpha=0.15, lw=0
+            )
+            end = last.net[how]
+            spread = [[end.value - end.low], [end.high - end.value]]
+            axes.errorbar([last.steps / 1e6 * 1.02], [end.value], spread, fmt="s", color=colour)
+        for name, of, style in (("best rule", rule, "--"), ("oracle", oracle, ":")):
+            axes.axhline(of.value, color=GREY, ls=style, lw=1)
+            axes.axhspan(of.low, of.high, color=GREY, alpha=0.12, lw=0)
+            axes.text(0.02, of.value, name, color=GREY, va="bottom")
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set(xlabel="million steps of the second stage", ylabel="net P&L per episode, $")
+        axes.set_title("`default`: lines on validation paths, squares on paths that picked nothing")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.9))
+    return drawn
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, plays, prints and writes; returns 1 where no way of playing beats the rule."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--seeds", type=int, default=3, help="agents, one after the other")
+    parser.add_argument("--first-seed", type=int, default=1, help="of the agents")
+    parser.add_argument("--timesteps", type=int, help="of the second stage; default: the config's")
+    parser.add_argument("--episodes", type=int, default=4096, help="fresh ones, a path each")
+    parser.add_argument("--seed", type=int, default=1000, help="of the paths that are played")
+    parser.add_argument("--keep", type=Path, help="directory for the runs; default: none is kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--figure", type=Path, default=IMAGE)
+    given = parser.parse_args(argv)
+    backend.use_compilation_cache()
+    settings = config.load({"seed": given.seed}, file=SECOND).for_evaluation()
+    key = jax.random.key(given.seed)
+    few, many = given.episodes // 4, given.episodes
+    picking, validation, report = (
+        ablation.simulate(settings, jax.random.fold_in(key, use), count)
+        for use, count in ((Use.PICKING, few), (Use.VALIDATION, few), (Use.REPORT, many))
+    )
+    on_validation, on_report = references(picking, [validation, report])
+    oracle, rule = on_report.items()
+    print(f"{oracle[0]}: {mean_interval(oracle[1]):.1f}   {rule[0]}: {mean_interval(rule[1]):.1f}")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        root = given.keep or Path(scratch)
+        places = config.load({"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "kept")})
+        seeds = range(given.first_seed, given.first_seed + given.seeds)
+        trained = [train(seed, places, given.timesteps) for seed in seeds]
+        points = [
+            (
+                int(checkpoints.load_meta(of_seeds[0])["update"]),
+                stacked([checkpoints.load_params(path, settings) for path in of_seeds]),
+            )
+            for of_seeds in zip(*trained, strict=True)
+        ]
+    update_steps = settings.num_envs * settings.ppo.n_steps
+    _, rule_then = on_validation.values()
+    curve = [judge(n * update_steps, of, validation, rule_then, key) for n, of in points]
+    last = judge(points[-1][0] * update_steps, points[-1][1], report, rule[1], key)
+    for how in HOW:
+        print(f"{how}: {last.net[how]:.1f}   beyond the rule: {last.beyond_rule[how]:.1f}")
+    found = {
+        "about": {"seeds": list(seeds), "episodes": given.episodes, "seed": given.seed},
+        "references": {name: mean_interval(net) for name, net in on_report.items()},
+        "last": dataclasses.asdict(last),
+        "curve": [dataclasses.asdict(point) for point in curve],
+    }
+    given.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    figure(curve, last, mean_interval(rule[1]), mean_interval(oracle[1])).savefig(
+        given.figure, dpi=150
+    )
+    return int(not any(beyond.low > 0 for beyond in last.beyond_rule.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
