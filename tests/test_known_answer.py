@@ -192,10 +192,60 @@ def test_two_agents_learn_in_one_program_to_remember_the_cue():
     assert np.all(played.greedy.mean(axis=1) > 0.9 * cue.optimum(params))
 
 
+SHORT = {
+    "num_envs": 32,
+    "network.lstm_hidden_size": 8,
+    "network.net_arch": [16],
+    "max_steps_in_episode": 64,
+}
+"""Games of 64 bars, a quarter of the benchmark's, for two agents of half its width."""
+
+
+def test_two_agents_learn_to_trade_the_visible_signal():
+    params = reversion.params(steps=64)
+    settings = games.REVERSION | SHORT
+    played = games.examine(
+        reversion.Reversion(), params, 2, 1, 256, steps=64, updates=80, settings=settings
+    )
+    assert np.all(played.greedy.mean(axis=1) > 0.8 * reversion.optimum(params)[0])
+
+
+def test_two_agents_learn_the_hidden_regime_and_not_without_recurrence():
+    params = regime.params(steps=64, noise=2.0)
+    share = {}
+    for recurrent in (True, False):
+        played = games.examine(
+            regime.Regime(),
+            params,
+            2,
+            1,
+            256,
+            steps=64,
+            updates=90,
+            settings=games.REGIME | SHORT,
+            recurrent=recurrent,
+        )
+        share[recurrent] = played.greedy.mean(axis=1) / regime.attainable(params)[0]
+    assert share[True].min() > 0.85
+    assert share[True].min() > 0.1 + share[False].max()
+
+
+FEW = {"num_envs": 32, "network.lstm_hidden_size": 16, "network.net_arch": [32]}
+
+
+def test_two_agents_learn_not_to_trade_where_nothing_can_be_earned():
+    assert trading.null(2, 1, 64, updates=15, **FEW).failures == []
+
+
+def test_two_agents_learn_to_hold_what_rises():
+    found = trading.drift(2, 1, 64, updates=20, **FEW)
+    assert found.failures == [] and min(found.shares) > trading.LEAST_SHARE
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("market", list(command.MARKETS))
 def test_ten_agents_reach_what_is_asked_of_them(market):
-    assert command.MARKETS[market](10, 1, 1024).failures == []
+    assert command.MARKETS[market](10, 2, 1024).failures == []
 
 
 # The verdict
