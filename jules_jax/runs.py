@@ -11,13 +11,17 @@ from jules_jax import config, errors, flags
 
 SUMMARY = (
     "Tells of the runs in the registry (runs/registry.jsonl), which counts every one ever started. "
-    "ACTION is list; show RUN; compare RUN RUN; or prune, which asks, then removes the directories "
-    "of all but the newest runs, and never a line of the registry."
+    "ACTION is list; show RUN; compare RUN RUN; share RUN, which copies its policy and no more; "
+    "or prune, which asks, then removes the directories of all but the newest runs, and never a "
+    "line of the registry."
 )
-ARGUMENTS = {"list": 0, "show": 1, "compare": 2, "prune": 0}
+ARGUMENTS = {"list": 0, "show": 1, "compare": 2, "share": 1, "prune": 0}
 """How many runs each action takes."""
 SWITCHES = {"yes": "prune: remove without asking, as a script must"}
-OPTIONS = {"keep": "prune: how many of the newest runs keep their directories (default 45)"}
+OPTIONS = {
+    "keep": "prune: how many of the newest runs keep their directories (default 45)",
+    "to": "share: the directory for weights, config, provenance and gates (required)",
+}
 MOST_KEPT = 1_000_000
 
 
@@ -48,6 +52,8 @@ def _act(action: str, names: list[str], settings: config.Config, extras: Mapping
     from jules_jax.training import run_history
 
     runs_dir = Path(settings.runs_dir)
+    if action == "share":
+        return _share(Path(settings.checkpoint_dir) / names[0], extras["to"])
     lines = run_history.read(runs_dir)
     found = run_history.runs(lines)
     if not found and action in ("list", "prune"):
@@ -66,6 +72,17 @@ def _act(action: str, names: list[str], settings: config.Config, extras: Mapping
             keep = flags.whole_number(extras, "keep", default=45, most=MOST_KEPT)
             leftovers = run_history.old(found, runs_dir, Path(settings.checkpoint_dir), keep=keep)
             return _prune(leftovers, keep, asks=not extras["yes"])
+    return 0
+
+
+def _share(checkpoint: Path, to: str | None) -> int:
+    from jules_jax.training import sharing
+
+    if to is None:
+        raise errors.InputError("--to is missing, expected a directory for the copy")
+    copy = sharing.share(checkpoint, Path(to))
+    size = sum(path.stat().st_size for path in Path(to).rglob("*") if path.is_file())
+    print(f"{copy}: {size / 1000:,.0f} kB; python -m jules_jax.evaluate --checkpoint {to}")
     return 0
 
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from jules_jax import errors
+from jules_jax.training import checkpoints
 from tests.tiny import TINY, bars_frame, write_bars
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -339,6 +340,33 @@ def test_a_checkpoint_of_another_schema_is_refused(
     status, _, err = run(capsys, "evaluate", "--checkpoint", copy)
     assert status == 2
     assert "schema version 99, expected 1" in err
+
+
+def test_a_shared_policy_evaluates_without_its_run(
+    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = trained
+    to = tmp_path / "sent" / "tiny"
+    places = ("--checkpoint-dir", str(root / "checkpoints"), "--runs-dir", str(root / "runs"))
+    status, out, err = run(capsys, "runs", "share", "tiny", "--to", str(to), *places)
+    assert (status, err) == (0, "") and f"evaluate --checkpoint {to}" in out
+    assert sorted(path.name for path in to.iterdir()) == ["4", "config.yaml"]
+    assert {path.name for path in (to / "4").iterdir()} == {"params", "meta"}
+    meta, shared = (
+        checkpoints.load_meta(checkpoints.find(at)) for at in (root / "checkpoints" / "tiny", to)
+    )
+    assert shared == {name: value for name, value in meta.items() if name != "run"}
+    tables = []
+    for at in (to, root / "checkpoints" / "tiny"):
+        _, out, _ = run(capsys, "evaluate", "--checkpoint", at, "--episodes", "4")
+        tables.append([line for line in out.splitlines() if line.startswith("trained")])
+    assert tables[0] == tables[1] and len(tables[0]) == 2
+    status, _, err = run(capsys, "runs", "share", "tiny", "--to", str(to), *places)
+    assert status == 2 and f"{to} exists already" in err
+    status, _, err = run(capsys, "runs", "share", "tiny", *places)
+    assert status == 2 and "--to is missing" in err
+    status, _, err = run(capsys, "runs", "share", "no-such", "--to", str(to), *places)
+    assert status == 2 and "no such run or checkpoint" in err
 
 
 @pytest.fixture(scope="module")

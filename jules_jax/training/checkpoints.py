@@ -282,6 +282,13 @@ def load_meta(step_path: Path) -> dict[str, Any]:
     return meta
 
 
+def write_meta(step_path: Path, meta: Mapping[str, Any]) -> None:
+    """Gives a checkpoint of weights alone its JSON part, with a checksum."""
+    place = step_path / "meta" / "metadata"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({**meta, "checksum": _checksum(meta)}, indent=1), "utf-8")
+
+
 def restore(step_path: Path, like: TrainState) -> TrainState:
     """The state of the checkpoint, with the shapes and devices of `like`.
 

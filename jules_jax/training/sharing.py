@@ -1,0 +1,43 @@
+"""Sharing: a trained policy without its run, small enough to send or to commit.
+
+What others need to evaluate it, and to know what it is: weights, config, provenance and, where the
+run has been judged, its gates. What resuming needs stays behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from jules_jax import config
+from jules_jax.errors import InputError
+from jules_jax.training import acceptance, checkpoints
+
+MARKERS = "commit_success.txt"
+"""Orbax's, of what was written whole; they name directories of the machine that wrote."""
+
+
+def share(checkpoint: Path, to: Path) -> Path:
+    """Copies what is to be shared of the checkpoint at `checkpoint` to `to`; returns its step.
+
+    checkpoint: as of `acceptance.find`. The copy is read back, so that what is sent is known to be
+    whole. Raises `InputError`.
+    """
+    step = acceptance.find(str(checkpoint))
+    meta = checkpoints.load_meta(step)
+    settings = config.load(meta["config"])
+    copy = to / step.name
+    try:
+        to.mkdir(parents=True)
+        shutil.copytree(step / "params", copy / "params", ignore=shutil.ignore_patterns(MARKERS))
+        checkpoints.write_meta(copy, {k: v for k, v in meta.items() if k != "run"})
+        run = acceptance.run_of(step, settings)
+        if run is not None and (run / acceptance.FILE).is_file():
+            shutil.copyfile(run / acceptance.FILE, to / acceptance.FILE)
+    except FileExistsError:
+        raise InputError(f"{to} exists already, expected a new directory") from None
+    except OSError as error:
+        raise InputError(f"{error.filename or to} cannot be written: {error.strerror}") from None
+    checkpoints.write_config(to, settings)
+    checkpoints.load_params(copy, settings)
+    return copy
