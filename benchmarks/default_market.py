@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backend.use_compilation_cache()
     settings = config.load({"seed": given.seed}, file=SECOND).for_evaluation()
     key = jax.random.key(given.seed)
-    few, many = max(given.episodes // 4, 1), given.episodes
+    few, many = max(given.episodes // 16, 1), given.episodes
     picking, validation, report = (
         ablation.simulate(settings, jax.random.fold_in(key, use), count)
         for use, count in ((Use.PICKING, few), (Use.VALIDATION, few), (Use.REPORT, many))
