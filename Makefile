@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help train test test-long check bench clean
+.PHONY: help train checkpoint test test-long check bench clean
 
 help:
 	@echo "make train      train the smoke configuration (about two minutes on a laptop)"
+	@echo "make checkpoint train that run again and put it in place of checkpoints/phase1_smoke"
 	@echo "make test       run the test suite"
 	@echo "make test-long  run the longer proofs as well"
 	@echo "make check      lint and type-check"
@@ -21,6 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: $(STAMP)
 	$(BIN)/python -m jules_jax.train --config configs/phase1_smoke.yaml
+
+checkpoint: $(STAMP)
+	$(BIN)/python -m jules_jax.train --config configs/phase1_smoke.yaml --name shipped
+	rm -rf checkpoints/phase1_smoke
+	$(BIN)/python -m jules_jax.runs share shipped --to checkpoints/phase1_smoke
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
