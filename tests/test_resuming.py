@@ -302,6 +302,20 @@ def test_a_read_only_directory_is_told_before_anything_is_done(kept, monkeypatch
         loop.train(kept[2], say=lambda text: None, resume=True)
 
 
+def test_a_run_that_another_process_trains_is_left_alone(kept, tmp_path):
+    """The lock belongs to an open file, so that of this process serves as another's."""
+    run_path = Path(kept[2].runs_dir) / "x"
+    before = (run_path / "metrics.jsonl").read_bytes()
+    with (
+        run_directory.alone(run_path),
+        pytest.raises(InputError, match="x: another process is training this run"),
+    ):
+        loop.train(kept[2], say=lambda text: None, resume=True)
+    assert (run_path / "metrics.jsonl").read_bytes() == before
+    with run_directory.alone(run_path):  # given back
+        pass
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -87,17 +87,18 @@ def train(
         raise InputError("--profile and --init-from are for a run's beginning, not with --resume")
     trace = Profile(profile, settings.num_updates) if profile else None
     run = run_directory.reopen(settings) if resume else run_directory.claim(settings)
-    try:
-        if resume:
-            prepared = preparation.resume(settings, run, say, allow=allow_config_change)
-        else:
-            prepared = preparation.begin(settings, run, say, init_from)
-        validation = Validation(prepared.settings, prepared.market)
-    except BaseException:
-        run.release()
-        raise
-    say(f"validation  {validation.note}\nrun         {run.path}\n")
-    return _trained(prepared, run, validation, trace, say)
+    with run_directory.alone(run.path):
+        try:
+            if resume:
+                prepared = preparation.resume(settings, run, say, allow=allow_config_change)
+            else:
+                prepared = preparation.begin(settings, run, say, init_from)
+            validation = Validation(prepared.settings, prepared.market)
+        except BaseException:
+            run.release()
+            raise
+        say(f"validation  {validation.note}\nrun         {run.path}\n")
+        return _trained(prepared, run, validation, trace, say)
 
 
 def _trained(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +82,28 @@ def reopen(settings: config.Config) -> RunDirectory:
         if not os.access(directory, os.W_OK):
             raise InputError(f"{directory} cannot be written: it is read-only")
     return RunDirectory(settings.name, run, checkpoints)
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Keeps a run's directory for this process while it trains there.
+
+    The lock is the operating system's: a process that dies gives it back. Raises `InputError` where
+    another process has it; a file system without locks is taken at its word.
+    """
+    directory = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{run}: another process is training this run, expected none"
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(directory)
 
 
 def saved_settings(run: str, runs_dir: str) -> config.Layer:
