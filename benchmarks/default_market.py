@@ -137,7 +137,7 @@ def figure(curve: Sequence[Judged], last: Judged, episodes: int) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, plays, prints and writes; returns 1 where no way of playing beats the rule."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seeds", type=int, default=3, help="agents, one after the other")
+    parser.add_argument("--seeds", type=int, default=1, help="agents, one after the other")
     parser.add_argument("--first-seed", type=int, default=1, help="of the agents")
     parser.add_argument("--timesteps", type=int, help="of the second stage; default: the config's")
     parser.add_argument("--episodes", type=int, default=8192, help="fresh ones, a path each")
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backend.use_compilation_cache()
     settings = config.load({"seed": given.seed}, file=SECOND).for_evaluation()
     key = jax.random.key(given.seed)
-    few, many = max(given.episodes // 16, 1), given.episodes
+    few, many = max(given.episodes // 8, 1), given.episodes
     picking, validation, report = (
         ablation.simulate(settings, jax.random.fold_in(key, use), count)
         for use, count in ((Use.PICKING, few), (Use.VALIDATION, few), (Use.REPORT, many))
