@@ -93,6 +93,7 @@ def figure(
     panels[2].errorbar(values, [e.mean() for e in entropy], [_error(e) for e in entropy], fmt="o-")
     panels[2].set(title="Entropy at the end of training", ylabel="nats", ylim=(0.0, 1.2))
     for panel in panels:
+        panel.locator_params(axis="x", nbins=6)
         panel.set_xlabel(knob.name + (" (factor)" if knob.is_factor else ""))
         panel.spines[["top", "right"]].set_visible(False)
     return drawing
