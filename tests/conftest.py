@@ -1,5 +1,6 @@
 """Before jax is imported: four host devices to shard over, and a compilation cache."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -13,6 +14,19 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+MAPPINGS = Path("/proc/self/maps")
+MOST_MAPPINGS = 20_000
+"""Of memory; compiled programs hold several each, and Linux allows a process 65,530."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_programs():
+    """Lets go of compiled programs between modules, before a process has too many."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

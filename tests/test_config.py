@@ -474,5 +474,5 @@ def test_the_smoke_config_is_forty_updates_of_384_lanes_on_the_easy_market():
     smoke = config.load(file=REPOSITORY / "configs" / "phase1_smoke.yaml")
     assert (smoke.num_envs, smoke.num_updates, smoke.ppo.n_epochs) == (384, 40, 4)
     assert smoke.total_timesteps == 1_966_080
-    assert (smoke.ppo.ent_coef, smoke.account.position_size_pct) == (0.01, 0.25)
+    assert (smoke.ppo.ent_coef, smoke.account.position_size_pct) == (0.01, 0.294)
     assert smoke.simulator.preset == "easy"
