@@ -312,13 +312,13 @@ COMMENT = "# Calibration of account.position_size_pct\n#   chosen 0.31\n#   beca
 
 
 def test_a_choice_changes_one_number_of_a_file_and_keeps_all_its_comments(tmp_path):
-    path = tmp_path / "chosen.yaml"
-    base = config.load(file=SMOKE)
-    choice.write(path, base, SMOKE, {"account.position_size_pct": 0.31}, COMMENT)
-    before, after = SMOKE.read_text().splitlines(), path.read_text().splitlines()
-    assert after[: len(before)] == [
-        line.replace("position_size_pct: 0.25", "position_size_pct: 0.31") for line in before
-    ]
+    path, source = tmp_path / "chosen.yaml", tmp_path / "source.yaml"
+    source.write_text(SMOKE.read_text().partition("\n# Calibration of")[0])  # no evidence yet
+    base = config.load(file=source)
+    choice.write(path, base, source, {"account.position_size_pct": 0.31}, COMMENT)
+    before, after = source.read_text().splitlines(), path.read_text().splitlines()
+    now = f"position_size_pct: {base.account.position_size_pct:g}"
+    assert after[: len(before)] == [line.replace(now, "position_size_pct: 0.31") for line in before]
     assert path.read_text().endswith(COMMENT)
     expected = dataclasses.replace(
         base, account=dataclasses.replace(base.account, position_size_pct=0.31)

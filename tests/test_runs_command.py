@@ -163,7 +163,7 @@ def test_pruning_leaves_alone_a_run_that_may_be_going_on(root, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("purge",), "unknown action 'purge', expected one of list, show, compare, prune"),
+        (("purge",), "unknown action 'purge', expected one of list, show, compare, share, prune"),
         (("show",), "show takes 1 runs, and was given: none"),
         (("show", "z"), "the registry has no run 'z'; the newest are: a, b, c, d"),
         (("compare", "a"), "compare takes 2 runs, and was given: a"),
