@@ -266,23 +266,19 @@ def simulate(settings: config.Config, key: jax.Array, episodes: int) -> Days:
     return Days(make_params(settings, market), starts, ahead)
 
 
-def best(who: Policy, picked_on: Days, days: Days, candidates: Any) -> dict[str, np.ndarray]:
-    """The candidate that nets most on some episodes, and what it nets on others, `[N]`, by name.
-
-    candidates: from `Days` to parameters by name. All play on both: one compiled evaluation.
-    """
-    trials, played = (market_edge.play(who, on, candidates(on)) for on in (picked_on, days))
-    name = max(trials, key=lambda name: float(trials[name]["pnl/net"].mean()))
-    return {name: played[name]["pnl/net"]}
-
-
-def references(settings: config.Config, key: jax.Array, days: Days) -> dict[str, np.ndarray]:
-    """Net P&L `[N]` of oracle and rule, each the best on other paths, by name: the oracle first."""
-    count = len(days.starts.row)
-    other = simulate(settings, jax.random.fold_in(key, Use.PICKING), count)
-    oracle = best(market_edge.ORACLE, other, days, market_edge.oracles)
-    grid = reference_policies.grid()
-    return oracle | best(market_edge.RULE, other, days, lambda _: grid)
+def references(picked_on: Days, played: Sequence[Days]) -> list[dict[str, np.ndarray]]:
+    """Net P&L `[N]` of the oracle and then the rule that net most on some days, on others."""
+    found: list[dict[str, np.ndarray]] = [{} for _ in played]
+    for who, candidates in (
+        (market_edge.ORACLE, market_edge.oracles),
+        (market_edge.RULE, lambda days: reference_policies.grid()),
+    ):
+        trials = market_edge.play(who, picked_on, candidates(picked_on))
+        name = max(trials, key=lambda name: float(trials[name]["pnl/net"].mean()))
+        for days, net in zip(played, found, strict=True):
+            chosen = {name: candidates(days)[name]}
+            net[name] = market_edge.play(who, days, chosen)[name]["pnl/net"]
+    return found
 
 
 def play(who: Policy, weights: network.Params, days: Days, key: jax.Array) -> np.ndarray:
@@ -520,7 +516,8 @@ def prepare(given: argparse.Namespace, base: config.Config) -> Ablation:
     key = jax.random.key(given.seed)
     use = Use.REPORT if given.report else Use.VALIDATION
     days = simulate(base, jax.random.fold_in(key, use), given.episodes)
-    earned = references(base, key, days)
+    picked_on = simulate(base, jax.random.fold_in(key, Use.PICKING), given.episodes)
+    (earned,) = references(picked_on, [days])
     setup = {
         "preset": given.preset,
         "lanes": base.num_envs,

@@ -48,7 +48,7 @@ def writing(settings: Config, metrics: dict[str, Any]) -> tuple[float, float]:
         with monitor.Monitor(Path(directory), settings) as log:
             write = _median_seconds(lambda update: log.log(update, metrics))
             scalars = log.scalars[0]
-        with panel.LivePanel("run", panel.Limits(), console) as live:
+        with panel.LivePanel("run", settings.gates, console) as live:
             progress = panel.Progress(1, settings.num_updates, 1, 1.0, 1.0)
             show = _median_seconds(lambda update: live.show(progress, scalars))
     return write, show

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import cost_growth, purejaxrl_style, startup, timing, workload
+from benchmarks import cost_growth, logging_cost, purejaxrl_style, startup, timing, workload
 from benchmarks.cost_growth import Gain
 from benchmarks.timing import Row
 from jules_jax import config
 from jules_jax.agent import network, ppo
 from tests.agent import toy_envs
+from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -126,3 +127,16 @@ def test_the_style_loop_trains() -> None:
     assert int(runner.train.step) == 2 * 2 * 2
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, runner.train.params)
     assert all(jax.tree.leaves(moved))
+
+
+def test_the_cost_of_logging_is_the_sum_of_its_parts_over_an_update() -> None:
+    table, share = logging_cost.report(config.load(SETTINGS), rounds=1)
+    parts = [line for line in table.splitlines() if line.endswith("%")]
+    assert [line.split(":")[0].split()[0] for line in parts] == [
+        "gathered",
+        "written",
+        "shown",
+        "drawn",
+    ]
+    told = sum(float(line.split()[-1].rstrip("%")) for line in parts)
+    assert share > 0 and abs(told - 100 * share) < 0.05

@@ -190,6 +190,15 @@ def run_of(step: Path, settings: Config) -> Path | None:
     return None
 
 
+def judged(run: Path) -> str | None:
+    """The name of the checkpoint that a run's verdict is of; None where there is no verdict."""
+    try:
+        verdict = json.loads((run / FILE).read_text(encoding="utf-8"))
+        return Path(verdict["checkpoint"]).name
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _steps(directory: Path) -> list[Path]:
     return [path for path in directory.iterdir() if path.name.isdigit()]
 

@@ -1,7 +1,7 @@
 """Sharing: a trained policy without its run, small enough to send or to commit.
 
 What others need to evaluate it, and to know what it is: weights, config, provenance and, where the
-run has been judged, its gates. What resuming needs stays behind.
+checkpoint has been judged, its gates. What resuming needs stays behind.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def share(checkpoint: Path, to: Path) -> Path:
         shutil.copytree(step / "params", copy / "params", ignore=shutil.ignore_patterns(MARKERS))
         checkpoints.write_meta(copy, {k: v for k, v in meta.items() if k != "run"})
         run = acceptance.run_of(step, settings)
-        if run is not None and (run / acceptance.FILE).is_file():
+        if run is not None and acceptance.judged(run) == step.name:
             shutil.copyfile(run / acceptance.FILE, to / acceptance.FILE)
     except FileExistsError:
         raise InputError(f"{to} exists already, expected a new directory") from None
