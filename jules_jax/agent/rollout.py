@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jules_jax.agent import lstm, network, ppo
-from jules_jax.env.metrics import accumulate
+from jules_jax.env.metrics import MAXIMUM
 
 Metrics = dict[str, jax.Array]
 StepMetrics = Callable[[dict[str, Any], jax.Array, jax.Array], Metrics]
@@ -74,7 +74,7 @@ class Totals:
     """Sums over a rollout, `[N]` float32 each: over all steps, and over whole finished episodes.
 
     Names are `rew`, `len` and those of the caller's step metrics. Of one whose name ends in `_max`
-    an episode's is the maximum over its steps (`env.metrics.accumulate`).
+    an episode's is the maximum over its steps (`env.metrics`).
     """
 
     steps: Metrics
@@ -89,6 +89,44 @@ class _Final:
 
     obs: jax.Array  # [N, O]
     carry: lstm.Carry  # [N, H], the critic's, after the truncated step
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Gathered:
+    """Metrics of a rollout so far, M of them by sorted name, `[M, N]` each.
+
+    One array of them all takes the CPU a fraction of the time of an array for each.
+    """
+
+    running: jax.Array  # over the running episodes
+    steps: jax.Array
+    episodes: jax.Array  # over those that ended, where they were whole
+    num_episodes: jax.Array  # [N]
+    is_maximum: jax.Array  # [M, 1] bool
+
+    @classmethod
+    def of(cls, episode: Metrics) -> _Gathered:
+        """Nothing yet but what the running episodes have gathered."""
+        running = jnp.stack([episode[name] for name in sorted(episode)])
+        is_maximum = jnp.array([[name.endswith(MAXIMUM)] for name in sorted(episode)])
+        none = jnp.zeros_like(running)
+        return cls(running, none, none, none[0], is_maximum)
+
+    def add(
+        self, step: jax.Array, done: jax.Array, whole: jax.Array
+    ) -> tuple[_Gathered, jax.Array]:
+        """With one more step `[M, N]`; also the episodes `[M, N]` as that step leaves them."""
+        more, most = self.running + step, jnp.maximum(self.running, step)
+        episode = jnp.where(self.is_maximum, most, more)
+        gathered = replace(
+            self,
+            running=jnp.where(done, 0.0, episode),
+            steps=self.steps + step,
+            episodes=self.episodes + jnp.where(done & whole, episode, 0.0),
+            num_episodes=self.num_episodes + (done & whole),
+        )
+        return gathered, episode
 
 
 def start(
@@ -168,11 +206,12 @@ def collect(
     step t depend on key, t and its id only, not on how lanes are spread over devices.
     """
     act = partial(_act, env=env, env_params=env_params, step_metrics=step_metrics)
+    names = sorted(lanes.episode)
 
     def body(
-        state: tuple[Lanes, _Final, Totals], t: jax.Array
-    ) -> tuple[tuple[Lanes, _Final, Totals], Transitions]:
-        lanes, final, totals = state
+        state: tuple[Lanes, _Final, _Gathered], t: jax.Array
+    ) -> tuple[tuple[Lanes, _Final, _Gathered], Transitions]:
+        lanes, final, gathered = state
         carry, logits, value = network.apply_step(
             params, lanes.carry, lanes.obs, lanes.first, precision=precision
         )
@@ -180,7 +219,7 @@ def collect(
         action, outcome, measured = jax.vmap(act)(keys, lanes.env_state, logits)
         obs, env_state, reward, terminated, truncated, info = outcome
         done = terminated | truncated
-        episode = accumulate(lanes.episode, measured)
+        gathered, episode = gathered.add(jnp.stack([measured[n] for n in names]), done, lanes.whole)
         transition = Transitions(
             obs=lanes.obs,
             action=action,
@@ -190,24 +229,29 @@ def collect(
             first=lanes.first,
             terminated=terminated,
             truncated=truncated,
-            ep_rew=jnp.where(done & lanes.whole, episode["rew"], jnp.nan),
+            ep_rew=jnp.where(done & lanes.whole, episode[names.index("rew")], jnp.nan),
         )
         reached = _Final(info["final_observation"], network.critic_carry(carry))
         final = _select(truncated, reached, final)
-        totals = _add(totals, measured, episode, done & lanes.whole)
         lanes = Lanes(
             env_state=env_state,
             obs=obs,
             first=done,
             carry=carry,
             whole=lanes.whole | done,
-            episode=_select(done, jax.tree.map(jnp.zeros_like, episode), episode),
+            episode={},
         )
-        return (lanes, final, totals), transition
+        return (lanes, final, gathered), transition
 
-    start = (lanes, _no_final(lanes), _no_totals(lanes))
-    (lanes, final, totals), transitions = lax.scan(body, start, jnp.arange(n_steps))
+    start = (replace(lanes, episode={}), _no_final(lanes), _Gathered.of(lanes.episode))
+    (lanes, final, gathered), transitions = lax.scan(body, start, jnp.arange(n_steps))
     v_next = _next_values(params, lanes, final, transitions, precision)
+    lanes = replace(lanes, episode=dict(zip(names, gathered.running, strict=True)))
+    totals = Totals(
+        steps=dict(zip(names, gathered.steps, strict=True)),
+        episodes=dict(zip(names, gathered.episodes, strict=True)),
+        num_episodes=gathered.num_episodes,
+    )
     return lanes, transitions, v_next, totals
 
 
@@ -251,20 +295,6 @@ def _no_final(lanes: Lanes) -> _Final:
         jnp.zeros_like, _Final(lanes.obs, network.critic_carry(lanes.carry))
     )
     return nothing
-
-
-def _no_totals(lanes: Lanes) -> Totals:
-    zeros = jax.tree.map(jnp.zeros_like, lanes.episode)
-    return Totals(steps=zeros, episodes=zeros, num_episodes=zeros["len"])
-
-
-def _add(totals: Totals, step: Metrics, episode: Metrics, finished: jax.Array) -> Totals:
-    ended = jax.tree.map(lambda total: jnp.where(finished, total, 0.0), episode)
-    return Totals(
-        steps=jax.tree.map(jnp.add, totals.steps, step),
-        episodes=jax.tree.map(jnp.add, totals.episodes, ended),
-        num_episodes=totals.num_episodes + finished,
-    )
 
 
 def _select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:

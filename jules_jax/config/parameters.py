@@ -406,7 +406,7 @@ class Monitor:
 
     panel: bool = kinds.switch(True, "a live panel on a terminal; false: one line")
     figures_every: int = kinds.whole(
-        100, "updates from one set of figures to the next; 0: none, and a shorter run has none"
+        250, "updates from one set of figures to the next; 0: none, and a shorter run has none"
     )
     figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
 

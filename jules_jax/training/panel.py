@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,8 @@ BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40
 WIDTH = 96
 """Most columns of the panel."""
+REDRAWN_AFTER = 0.5
+"""Seconds that a panel stands at least: short updates must not wait for it."""
 
 Scalars = Mapping[str, float]
 
@@ -190,6 +194,7 @@ class LivePanel:
     def __init__(self, title: str, limits: Gates, console: Console | None = None) -> None:
         self._title, self._limits = title, limits
         self._rewards: list[float] = []
+        self._drawn = -math.inf
         # drawn when there is news, so that no thread runs beside the training
         self._live = Live(console=console, auto_refresh=False)
 
@@ -201,9 +206,13 @@ class LivePanel:
         self._live.stop()
 
     def show(self, progress: Progress, scalars: Scalars) -> None:
-        """Draws the panel anew."""
+        """Draws the panel anew, unless that was done a moment ago and more is to come."""
         reward = scalars.get("rollout/ep_rew_mean")
         if reward is not None and np.isfinite(reward):
             self._rewards.append(reward)
+        now = time.monotonic()
+        if now - self._drawn < REDRAWN_AFTER and progress.update < progress.updates:
+            return
+        self._drawn = now
         panel = draw(self._title, progress, scalars, self._rewards, self._limits)
         self._live.update(panel, refresh=True)
