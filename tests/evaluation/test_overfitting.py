@@ -199,6 +199,27 @@ def test_policies_that_do_not_trade_score_nothing_and_warn_of_nothing():
         assert np.isfinite(probability_of_backtest_overfitting(half, 8).logits).all()
 
 
+def test_what_ties_for_the_best_is_averaged():
+    """In the first block two do nothing, and the third loses; in the second they come apart."""
+    good, bad, middle = (mean + np.array([0.01, -0.01] * 4) for mean in (0.03, -0.03, 0.001))
+    quiet, losing = np.zeros(8), -0.02 + np.array([0.01, -0.01] * 4)
+    columns = [(quiet, bad), (quiet, good), (losing, middle)]
+    returns = np.stack([np.concatenate(column) for column in columns], axis=1)
+    found = probability_of_backtest_overfitting(returns, 2)
+    best_of_first, best_of_second = found.logits
+    assert best_of_first == pytest.approx(0.0)  # the mean of ranks 1 and 3 of 3
+    assert best_of_second == pytest.approx(np.log(2.5 / 1.5))  # it shares ranks 2 and 3
+    assert found.probability_of_loss == 0.0
+
+
+def test_returns_that_never_change_are_no_skill_whatever_their_sums_were_rounded_to():
+    returns = np.concatenate([noise(0, 61, 3) + 0.01, np.full((61, 1), 0.1)], axis=1)
+    found = probability_of_backtest_overfitting(returns, 8)
+    without = probability_of_backtest_overfitting(returns * [1, 1, 1, 0], 8)
+    np.testing.assert_array_equal(found.logits, without.logits)
+    assert found.slope == without.slope
+
+
 def test_order_and_size_of_configurations_change_nothing():
     returns = noise(1) + np.linspace(0, 0.002, 20)
     order = np.random.default_rng(0).permutation(20)

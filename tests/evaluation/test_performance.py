@@ -120,6 +120,13 @@ def test_a_fall_that_has_not_recovered_has_no_end_yet():
     assert (found.to_trough, found.to_recovery, found.longest) == (1, np.inf, 4)
 
 
+def test_equity_that_is_back_to_the_last_bit_but_one_has_recovered():
+    returns = np.array([0.3, -0.6, 0.6 / 3, 0.6 / 3, 0.6 / 3, 0.0])
+    assert 1.0 + returns.cumsum()[-1] < 1.0 + returns[0]  # as floats add up
+    found = performance.drawdown(returns)
+    assert (found.to_trough, found.to_recovery, found.longest) == (1, 4, 3)
+
+
 def test_the_longest_fall_need_not_be_the_deepest():
     found = performance.drawdown([-0.5, 0.6, -0.01, 0.001, 0.001, 0.001])
     assert found.depth == pytest.approx(0.5)
