@@ -27,12 +27,13 @@ class Starts:
     """Where episodes begin: `row`, `symbol` and `cluster`, `[N]` int32 each.
 
     Episodes of one cluster see the same prices (in part), so they count as one observation in
-    standard errors.
+    standard errors. steps: `[N]` int32, how long each lasts; None: as long as the environment says.
     """
 
     row: np.ndarray
     symbol: np.ndarray
     cluster: np.ndarray
+    steps: np.ndarray | None = None
 
 
 def one_per_stretch(episodes: np.ndarray, count: int, seed: int | Sequence[int]) -> Starts:
@@ -108,7 +109,7 @@ def _run(
         over = over | terminated
         return (state, obs, jnp.zeros_like(first), carry, over, sums, deepest, equity), None
 
-    states, obs = _begin(rows, symbols, env_params)
+    states, obs = begin(rows, symbols, env_params)
     shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[3][0]
     sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     carry = policy.initial_carry(policy_params, lanes)
@@ -119,7 +120,7 @@ def _run(
     return {**sums, "max_drawdown": deepest, "final_equity": equity}
 
 
-def _begin(
+def begin(
     rows: jax.Array, symbols: jax.Array, env_params: EnvParams
 ) -> tuple[EnvState, jax.Array]:
     """States and observations `[N]` of episodes that begin at `rows`."""
@@ -191,7 +192,7 @@ def step_log(
         log = _read(record, ~over, entropy, minute)
         return (state, obs, jnp.zeros_like(first), carry, over | record.terminated), log
 
-    states, obs = _begin(rows, symbols, env_params)
+    states, obs = begin(rows, symbols, env_params)
     no = jnp.zeros(lanes, bool)
     loop = (states, obs, ~no, policy.initial_carry(policy_params, lanes), no)
     _, log = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))

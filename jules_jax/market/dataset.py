@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jules_jax.config import Config, Market
@@ -124,6 +125,16 @@ class Dataset:
             starts.append((number, 0, last - first))
         density = self._densities(listed)
         return feed.resident_market(parts, starts, density, self.sources[0].bars.bar_seconds)
+
+    def clock(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
+        """Of every row of `market(split)`: UTC nanoseconds of its start, and its session's date."""
+        times, dates = [], []
+        for number, (first, last) in self._listed(split):
+            rows = np.arange(first, last + self.config.max_steps_in_episode + 1)
+            history = self._histories[number]
+            times.append(self.sources[number].time[rows])
+            dates.append(history.dates[np.searchsorted(history.edges, rows, side="right") - 1])
+        return np.concatenate(times), np.concatenate(dates)
 
     def feed(self, split: Split) -> DatasetFeed | None:
         """Generations of a `split` larger than `market.market_memory`; None where it fits.
