@@ -41,7 +41,7 @@ from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.trading_env import TradingEnv
 from jules_jax.errors import InputError
-from jules_jax.evaluation import backtest, reference_policies
+from jules_jax.evaluation import backtest, candidates, reference_policies
 from jules_jax.evaluation.reference_policies import HOLD
 from jules_jax.evaluation.statistics import Interval, mean_interval, ratio_of_means
 from jules_jax.market.feed import SimulatedFeed
@@ -259,24 +259,24 @@ SAMPLED, GREEDY = (population(policy.from_network(greedy=greedy)) for greedy in 
 def simulate(settings: config.Config, key: jax.Array, episodes: int) -> Days:
     """Episodes of the settings' length on fresh paths, one on each, and their true drift."""
     settings = replace(settings, simulator=replace(settings.simulator, paths=episodes))
-    market = SimulatedFeed(settings).fresh(key)
+    feed = SimulatedFeed(settings)
+    market = feed.fresh(key)
     starts = backtest.one_per_stretch(np.asarray(market.episodes), episodes, settings.seed)
-    drift = market_edge.latent(settings, key).drift.reshape(-1)
-    ahead = reference_policies.drift_ahead(drift, starts.row, settings.max_steps_in_episode)
-    return Days(make_params(settings, market), starts, ahead)
+    drift = candidates.true_drift(feed, key, starts)
+    return Days(make_params(settings, market), starts, drift)
 
 
 def references(picked_on: Days, played: Sequence[Days]) -> list[dict[str, np.ndarray]]:
     """Net P&L `[N]` of the oracle and then the rule that net most on some days, on others."""
     found: list[dict[str, np.ndarray]] = [{} for _ in played]
-    for who, candidates in (
+    for who, choose in (
         (market_edge.ORACLE, market_edge.oracles),
         (market_edge.RULE, lambda days: reference_policies.grid()),
     ):
-        trials = market_edge.play(who, picked_on, candidates(picked_on))
+        trials = market_edge.play(who, picked_on, choose(picked_on))
         name = max(trials, key=lambda name: float(trials[name]["pnl/net"].mean()))
         for days, net in zip(played, found, strict=True):
-            chosen = {name: candidates(days)[name]}
+            chosen = {name: choose(days)[name]}
             net[name] = market_edge.play(who, days, chosen)[name]["pnl/net"]
     return found
 

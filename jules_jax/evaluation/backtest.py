@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,9 @@ from jules_jax.env.params import EnvParams
 from jules_jax.env.record import StepRecord
 from jules_jax.env.transition import EnvState, initial_state
 from jules_jax.market.table import read_row
+
+Measure = Callable[[StepRecord], dict[str, jax.Array]]
+"""What an episode gathers of a step: float32 scalars by name, see `env.metrics.step_metrics`."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +66,66 @@ def without_overlap(episodes: np.ndarray, count: int, max_steps: int) -> Starts:
 
 
 def run_episodes(
-    policy: Policy, policy_params: Any, env_params: EnvParams, starts: Starts, key: jax.Array
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    starts: Starts,
+    key: jax.Array,
+    *,
+    measure: Measure = step_metrics,
 ) -> dict[str, np.ndarray]:
     """Plays one episode from every start; returns `[N]` arrays by name.
 
-    `reward`, `length`, `max_drawdown`, `final_equity` and what the episode gathers of
-    `env.metrics.step_metrics`. Steps after a termination count for nothing.
+    `reward`, `length`, `max_drawdown`, `final_equity` and what the episode gathers of `measure`.
+    Steps after a termination count for nothing.
     """
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
-    totals = _run(policy, policy_params, env_params, rows, symbols, key)
+    totals = _run(policy, policy_params, env_params, rows, symbols, key, measure)
     return {name: np.asarray(values) for name, values in totals.items()}
 
 
-@partial(jax.jit, static_argnums=0)
+def run_numbers(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    starts: Starts,
+    key: jax.Array,
+    numbers: Mapping[str, Sequence[float]],
+    *,
+    measure: Measure = step_metrics,
+) -> dict[str, np.ndarray]:
+    """`run_episodes` under K values of numbers of the environment at once: `[K, N]` by name.
+
+    numbers: K values each by dotted key, such as `account.initial_capital`. All are one compiled
+    program, and see the same prices and draws.
+    """
+    rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
+    points = {name: jnp.asarray(values, jnp.float32) for name, values in numbers.items()}
+    totals = _run_numbers(policy, policy_params, env_params, rows, symbols, key, points, measure)
+    return {name: np.asarray(values) for name, values in totals.items()}
+
+
+@partial(jax.jit, static_argnames=("policy", "measure"))
+def _run_numbers(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    key: jax.Array,
+    points: dict[str, jax.Array],
+    measure: Measure,
+) -> dict[str, jax.Array]:
+    def at(point: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        under = env_params.with_numbers(point)
+        sums: dict[str, jax.Array] = _run(policy, policy_params, under, rows, symbols, key, measure)
+        return sums
+
+    played: dict[str, jax.Array] = jax.vmap(at)(points)
+    return played
+
+
+@partial(jax.jit, static_argnames=("policy", "measure"))
 def _run(
     policy: Policy,
     policy_params: Any,
@@ -83,6 +133,7 @@ def _run(
     rows: jax.Array,
     symbols: jax.Array,
     key: jax.Array,
+    measure: Measure,
 ) -> dict[str, jax.Array]:
     lanes = rows.shape[0]
 
@@ -92,7 +143,7 @@ def _run(
         measured = {
             "reward": record.reward,
             "length": jnp.ones_like(record.reward),
-            **step_metrics(record),
+            **measure(record),
         }
         levels = {"max_drawdown": record.drawdown, "final_equity": record.equity}
         return state, obs, terminated, (measured, levels)
