@@ -6,9 +6,9 @@ of steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from jules_jax.agent.policy import Policy
 from jules_jax.env import fills
 from jules_jax.env.metrics import MAXIMUM, step_metrics
+from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.record import StepRecord
 from jules_jax.env.transition import EnvState, transition
-from jules_jax.env.observation import observe
 from jules_jax.evaluation import backtest
 from jules_jax.evaluation.prices import Chunk
 from jules_jax.market.table import read_row
@@ -78,32 +78,68 @@ def measures(record: StepRecord) -> dict[str, jax.Array]:
     }
 
 
-def keep(policy: Policy, policy_params: Any, chunk: Chunk) -> Ledger:
-    """Plays every account of a chunk to its end."""
+def keep(
+    policies: Sequence[Policy], policies_params: Sequence[Any], chunk: Chunk
+) -> list[Ledger]:
+    """Plays every account of a chunk to its end: each policy's, side by side in one program."""
     env_params = make_params(chunk.config, chunk.market)
-    starts, slots = chunk.starts, chunk.complete.shape[1]
+    starts, (count, sessions) = chunk.starts, chunk.complete.shape
     times = int(chunk.minute.max()) // BUCKET_MINUTES + 1
-    time = (chunk.minute // BUCKET_MINUTES).astype(np.int32)
-    slot = chunk.session * times + time
+    slot = chunk.session * times + (chunk.minute // BUCKET_MINUTES).astype(np.int32)
     assert starts.steps is not None
+    lanes = (starts.row, starts.symbol, starts.steps, chunk.before * times)
     played = _play(
-        policy, policy_params, env_params,
-        *map(jnp.asarray, (starts.row, starts.symbol, starts.steps, slot, chunk.before * times)),
-        chunk.key, slots * times,
+        beside(tuple(policies)), tuple(policies_params), env_params,
+        *(jnp.asarray(np.tile(values, len(policies))) for values in lanes),
+        jnp.asarray(slot), chunk.key, sessions * times,
     )  # fmt: skip
-    sums, curve, final, deepest, cost = jax.device_get(played)
-    shape = len(starts.row), slots, times
-    by_slot = {name: each.astype(np.float64).reshape(shape) for name, each in sums.items()}
+    sums, curve, *ends = jax.device_get(played)
     points = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
-    return Ledger(
-        sums={name: each.sum(axis=2) for name, each in by_slot.items()},
-        by_time={name: each.sum(axis=(0, 1)) for name, each in by_slot.items()},
-        equity=curve[points, :CURVES].T,
-        points=points + 1,
-        final_equity=final,
-        drawdown=deepest,
-        liquidation=cost,
-    )
+    ledgers = []
+    for place in range(len(policies)):
+        own = slice(place * count, (place + 1) * count)
+        by_slot = {
+            name: each[own].astype(np.float64).reshape(count, sessions, times)
+            for name, each in sums.items()
+        }
+        ledgers.append(
+            Ledger(
+                {name: each.sum(axis=2) for name, each in by_slot.items()},
+                {name: each.sum(axis=(0, 1)) for name, each in by_slot.items()},
+                curve[points, own][:, :CURVES].T,
+                points + 1,
+                *(each[own] for each in ends),
+            )
+        )
+    return ledgers
+
+
+@cache
+def beside(policies: tuple[Policy, ...]) -> Policy:
+    """K policies as one of K · N lanes, of which each acts in its own N, one after the other.
+
+    Their parameters are a tuple. It is the same object for the same policies, so it compiles once.
+    """
+
+    def initial_carry(params: tuple[Any, ...], lanes: int) -> tuple[Any, ...]:
+        own = lanes // len(policies)
+        return tuple(
+            each.initial_carry(one, own) for each, one in zip(policies, params, strict=True)
+        )
+
+    def act(
+        params: tuple[Any, ...], keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        lanes = zip(*(jnp.split(each, len(policies)) for each in (keys, obs, first)), strict=True)
+        acted = [
+            each.act(one, own_keys, own_carry, own_obs, own_first)
+            for each, one, own_carry, (own_keys, own_obs, own_first) in zip(
+                policies, params, carry, lanes, strict=True
+            )
+        ]
+        return tuple(own for own, _ in acted), jnp.concatenate([action for _, action in acted])
+
+    return Policy(", ".join(each.name for each in policies), initial_carry, act)
 
 
 def joined(ledgers: Iterable[Ledger]) -> Ledger:
@@ -133,8 +169,8 @@ def _play(
     rows: jax.Array,
     symbols: jax.Array,
     steps: jax.Array,
-    slot: jax.Array,
     before: jax.Array,
+    slot: jax.Array,
     key: jax.Array,
     slots: int,
 ) -> tuple[Any, ...]:

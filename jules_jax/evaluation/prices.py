@@ -23,7 +23,7 @@ from jules_jax.market import dataset
 from jules_jax.market.splits import Split
 from jules_jax.market.table import MarketData, Row
 
-CHUNK = 512
+CHUNK = 128
 """Accounts on simulated paths that play at once."""
 MINUTE = Row._fields.index("minute")
 """The table's column of minutes since the session's open."""
@@ -38,7 +38,7 @@ class Chunk:
     config: with episodes as long as the longest account. session: `[R]` int32 number of each row's
     session; before: `[N]` int32 the number that an account's own sessions are counted from.
     complete: `[N, D]` bool, the sessions that an account is there for, from the first bar or the
-    second to the last. key: of what policies draw. key_paths: of `SimulatedFeed.fresh`, which made
+    second to the last. draw: `[N]`, accounts of one draw trade together. key: of what policies draw. key_paths: of `SimulatedFeed.fresh`, which made
     the paths; None of recorded bars. time: `[R]` int64 UTC nanoseconds, 0 of simulated bars.
     """
 
@@ -48,6 +48,7 @@ class Chunk:
     session: Array
     before: Array
     complete: Array
+    draw: Array
     key: jax.Array
     key_paths: jax.Array | None
     time: Array
@@ -115,7 +116,8 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
     key = _keys(config)[1]
     chunk = Chunk(
         config, market, starts, session.astype(np.int32), before,
-        _complete(session, before, starts, len(days)), key, None, time,
+        _complete(session, before, starts, len(days)),
+        np.repeat(np.arange(draws), len(market.episodes)), key, None, time,
     )  # fmt: skip
     labels = tuple(np.datetime_as_string(days).tolist())
     names = tuple(source.symbols)
@@ -150,8 +152,8 @@ def _simulated(config: Config, number: int, accounts: int) -> Chunk:
     most = -(-config.max_steps_in_episode // config.simulator.bars_per_session) + 1
     complete = _complete(session, before, starts, max(sessions, most))
     return Chunk(
-        config, market, starts, session, before, complete, key_play, key_paths,
-        np.zeros(len(rows), np.int64),
+        config, market, starts, session, before, complete, np.zeros(accounts, int),
+        key_play, key_paths, np.zeros(len(rows), np.int64),
     )  # fmt: skip
 
 
