@@ -32,9 +32,7 @@ def write(report: Mapping[str, Any], directory: Path) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         return [_write(directory / name, content) for name, content in contents.items()]
     except OSError as error:
-        raise InputError(
-            f"{directory}: the report cannot be written ({error.strerror})."
-        ) from None
+        raise InputError(f"{directory}: the report cannot be written ({error.strerror}).") from None
 
 
 def _write(path: Path, content: bytes) -> Path:

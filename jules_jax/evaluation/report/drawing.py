@@ -1,7 +1,7 @@
 """How figures look: their colours, in light and dark, and the two forms that they are saved in.
 
-A figure is drawn with one colour per role. In a PNG the roles have the colours of the light page;
-in the page's SVG they are CSS variables, so that the browser picks light or dark.
+A figure is drawn with one colour per role, those of the light page, as a PNG has them. In the
+page's SVG they become CSS variables, so that the browser picks light or dark.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 LIGHT = {
     "paper": "#fcfbf9",
@@ -53,12 +54,10 @@ DARK = {
 """Told apart by the colour-blind too: blue, ochre and vermilion lead, dashes tell the rest."""
 OTHERS = ("other-1", "other-2", "other-3", "other-4", "other-5", "other-6")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
-SENTINELS = {role: f"#01fe{place:02x}" for place, role in enumerate(LIGHT)}
-"""Colours that stand for their role until the SVG is text."""
 DPI = 160
 HASHED = "[hmp][0-9a-f]{10}|C[0-9a-f]+_[0-9a-f]+_[0-9a-f]+"
 """Ids that something refers to."""
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.family": "sans-serif",
@@ -70,25 +69,25 @@ SETTINGS: dict[str, Any] = {
     "ytick.labelsize": 7.5,
     "legend.fontsize": 7.5,
     "axes.unicode_minus": True,
+    "text.parse_math": False,  # dollars are dollars
     "path.simplify_threshold": 0.5,
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colours by role, by policy, and whether the figure is for a narrow screen."""
+    """Roles of policies and their dashes, and whether the figure is for a narrow screen."""
 
-    colours: Mapping[str, str]
     policies: Mapping[str, tuple[str, Any]]
     narrow: bool = False
 
     def __getitem__(self, role: str) -> str:
         """The colour of a role."""
-        return self.colours[role]
+        return LIGHT[role]
 
     def of(self, policy: str) -> str:
         """The colour of a policy, the same in every figure."""
-        return self.colours[self.policies.get(policy, ("muted", "-"))[0]]
+        return LIGHT[self.policies.get(policy, ("muted", "-"))[0]]
 
     def line(self, policy: str) -> dict[str, Any]:
         """How a policy's line is drawn: trained ones stand out."""
@@ -96,7 +95,7 @@ class Look:
         strong = {"greedy": 1.9, "sampled": 1.4}.get(role, 1.0)
         order = {"greedy": 6, "sampled": 5}.get(role, 3)
         return {
-            "color": self.colours[role],
+            "color": LIGHT[role],
             "linestyle": dash,
             "linewidth": strong,
             "zorder": order,
@@ -107,9 +106,8 @@ class Look:
         """An empty figure, as wide as the page or as a phone; heights in inches."""
         tall = narrow_height or height
         size = (3.55, tall) if self.narrow else (7.6, height)
-        drawing = Figure(figsize=size, layout="constrained", facecolor=self["paper"])
-        drawing.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]
-        return drawing
+        layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
+        return Figure(figsize=size, layout=layout, facecolor=self["paper"])
 
     def style(self, panel: Axes, *, grid: str | None = "y") -> None:
         """Quiet axes: a grid along the values, no box."""
@@ -163,15 +161,24 @@ def roles(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, Any
     return found
 
 
+def settle(drawing: Figure) -> None:
+    """Finds a figure's layout once and for all: finding it takes longer than drawing."""
+    engine = drawing.get_layout_engine()
+    if engine is not None:
+        engine.execute(drawing)
+        drawing.set_layout_engine(None)
+
+
 def png(drawing: Figure) -> bytes:
     """A figure as PNG."""
     kept = io.BytesIO()
+    drawing.patch.set_alpha(1.0)
     drawing.savefig(kept, format="png", dpi=DPI, metadata={"Software": None})
     return kept.getvalue()
 
 
 def svg(drawing: Figure, name: str, label: str) -> str:
-    """A figure drawn with `SENTINELS` as an `<svg>` element whose colours are the page's.
+    """A figure as an `<svg>` element whose colours are the page's.
 
     name: a word that its ids begin with. label: what a screen reader says of it.
     """
@@ -185,7 +192,7 @@ def svg(drawing: Figure, name: str, label: str) -> str:
     body = text[text.index(">") + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.S)
     body = re.sub(r"<style type=.text/css.>.*?</style>", "", body, flags=re.S)
-    for role, colour in SENTINELS.items():
+    for role, colour in LIGHT.items():
         body = body.replace(colour, f"var(--{role})")
     body = _plain_fonts(body)
     body = re.sub(rf'\bid="(?!(?:{HASHED})")[^"]*"', "", body)

@@ -5,14 +5,15 @@ Those about one policy are about the first: the greedy trained one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.path import Path as Outline
 from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -34,17 +35,9 @@ RASTER_COLUMNS, RASTER_ROWS = 78, 60
 """Most cells of the action raster: five minutes each, and sixty sessions."""
 
 
-class Drawn(NamedTuple):
-    """A figure's file stem, what it shows in words, and how it is drawn."""
-
-    stem: str
-    label: str
-    draw: Callable[[Look], Figure]
-
-
 def headline(report: Report) -> str:
     """Name of the policy that the report is about: the first trained one, else the first."""
-    names = list(report["policies"])
+    names: list[str] = list(report["policies"])
     trained = [name for name in names if report["policies"][name]["kind"] == "trained"]
     return (trained or names)[0]
 
@@ -173,7 +166,7 @@ def equity(report: Report, look: Look) -> Figure | None:
         mean = _array(one["mean"])
         line = look.line(name)
         if limits is not None and len(mean) and not limits[0] <= mean[-1] <= limits[1]:
-            line["label"] = f"{name} (ends at {wording.show(float(mean[-1]), 'share')})"
+            line["label"] = f"{name} (to {wording.show(float(mean[-1]), 'share', 1)})"
         above.plot(_array(one["bar"]), mean, **line)
     if limits is not None:
         above.set_ylim(*limits)
@@ -248,7 +241,7 @@ def by_minute(report: Report, look: Look) -> Figure | None:
     below.bar(minutes, orders, width=0.86 * width, align="edge", color=look["muted"], alpha=0.6)
     above.set_ylabel("net P&L a session")
     below.set_ylabel("orders a session")
-    below.set_xlabel("time since the open")
+    below.set_xlabel("time since the open, h:min")
     for panel in (above, below):
         look.style(panel)
         panel.yaxis.set_major_locator(MaxNLocator(4))
@@ -266,9 +259,7 @@ def _clock(panel: Axes, minutes: Array, width: float, look: Look) -> None:
     step = next((s for s in (15, 30, 60, 120, 180, 240, 360) if span / s <= wanted), 360)
     first = float(minutes.min())
     panel.set_xticks(np.arange(first, first + span + 1, step))
-    panel.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{int(x) // 60}:{int(x) % 60:02d}")
-    )
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x) // 60}:{int(x) % 60:02d}"))
 
 
 # -- what it is made of --------------------------------------------------------------------------
@@ -530,10 +521,7 @@ def raster(report: Report, look: Look) -> Figure | None:
         ("neither", "grid", 0.45, -0.05, 0.05),
     )
     for name, role, opacity, low, high in shades:
-        inside = (rows >= low) & (rows < high) if high > 0 else (rows > low) & (rows <= high)
-        if low == -0.05:
-            inside = np.abs(rows) < 0.05
-        where = np.argwhere(inside)
+        where = np.argwhere((rows >= low) & (rows < high))
         if len(where):
             shape = _cells(minutes[where[:, 1]], where[:, 0], wide)
             panel.add_patch(
@@ -546,7 +534,7 @@ def raster(report: Report, look: Look) -> Figure | None:
     look.style(panel, grid=None)
     if report["policies"][headline(report)].get("raster"):
         _clock(panel, minutes, wide, look)
-        panel.set_xlabel("time since the open")
+        panel.set_xlabel("time since the open, h:min")
     else:
         panel.set_xlabel("bar of the session")
     look.legend(drawing, panel, columns=5)
@@ -650,7 +638,8 @@ def sensitivity(report: Report, look: Look) -> Figure | None:
         panel.fill_between(places, low, high, color=look["greedy"], alpha=0.16, linewidth=0)
         panel.plot(places, value, "o-", color=look["greedy"], linewidth=1.3, markersize=3.5)
         panel.set_xticks(places, [wording.loose(row["value"]) for row in chosen])
-        panel.set_title(wording.words(name), loc="left")
+        title = textwrap.fill(wording.words(name.split(".")[-1]), 20)
+        panel.set_title(title, loc="left", color=look["ink"])
         look.style(panel)
         look.zero(panel)
         _dollars(panel)

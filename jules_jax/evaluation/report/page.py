@@ -83,7 +83,7 @@ def plans(report: Report) -> list[Plan]:
             "time-of-day",
             "time",
             f"Net P&L and orders of {who} by time of day",
-            f"“{who}”, a session.",
+            f"A session of “{who}”; time since the open, in hours and minutes.",
             figures.by_minute,
         ),
     ]
@@ -144,13 +144,11 @@ def draw(report: Report) -> list[Drawing]:
     drawn = []
     with drawing.settings():
         for plan in plans(report):
-            figure = plan.draw(report, Look(drawing.LIGHT, roles))
-            if figure is None:
+            wide, narrow = (plan.draw(report, Look(roles, narrow)) for narrow in (False, True))
+            if wide is None or narrow is None:
                 continue
-            wide, narrow = (
-                plan.draw(report, Look(drawing.SENTINELS, roles, narrow)) for narrow in (False, True)
-            )
-            assert wide is not None and narrow is not None
+            drawing.settle(wide)
+            drawing.settle(narrow)
             drawn.append(
                 Drawing(
                     plan.stem,
@@ -158,7 +156,7 @@ def draw(report: Report) -> list[Drawing]:
                     plan.caption,
                     drawing.svg(wide, plan.stem, plan.label),
                     drawing.svg(narrow, f"{plan.stem}-narrow", plan.label),
-                    drawing.png(figure),
+                    drawing.png(wide),
                 )
             )
     return drawn
@@ -185,6 +183,7 @@ def render(report: Report, drawings: Sequence[Drawing]) -> str:
     return environment.from_string(source).render(
         report=report,
         who=who,
+        market=wording.heading(report["provenance"]["market"]),
         light=drawing.LIGHT,
         dark=drawing.DARK,
         drawn=drawn,

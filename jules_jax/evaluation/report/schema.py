@@ -30,7 +30,6 @@ WHOLE = Kind("whole number", (int,))
 TEXT = Kind("text", (str,))
 TRUTH = Kind("true or false", (bool,))
 VALUE = Kind("number, text or truth", (int, float, str, bool))
-OBJECT = Kind("object", (dict,))
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class MapOf:
     @property
     def name(self) -> str:
         """In words."""
-        return f"{_plural(self.of)} by {self.key.lower()}"
+        return f"{_plural(self.of)} by {self.key}"
 
 
 @dataclass(frozen=True)
@@ -79,63 +78,66 @@ class Key:
 
 
 def _plural(kind: Kind | Record | ListOf | MapOf) -> str:
-    words = {"text": "texts", "true or false": "truths", "number, text or truth": "values"}
-    return words.get(kind.name, f"{kind.name}s" if " of " not in kind.name else kind.name)
+    if isinstance(kind, Record):
+        return "objects"
+    words = {"true or false": "truths", "number, text or truth": "values"}
+    return words.get(
+        kind.name, kind.name.replace("list ", "lists ") if " of " in kind.name else f"{kind.name}s"
+    )
 
 
 @dataclass(frozen=True)
 class Metric:
     """A metric of a policy: how it is called, shown and defined.
 
-    unit: "dollars", "bp", "share" (shown in %), "years", "sessions", "bars", "times" (multiples of
-    capital), or "" for a bare number. better: +1 where more is better, −1 where less is, 0 neither.
+    unit: "dollars", "bp", "share" (shown in %), "probability", "years", "sessions", "bars", "times"
+    (multiples of capital), or "" for a bare number.
     """
 
     label: str
     unit: str
     what: str
-    better: int = 0
 
 
 METRICS: dict[str, Metric] = {
-    "reward": Metric("Reward", "", "mean reward of a unit, penalties included", 1),
-    "net_pnl": Metric("Net P&L", "dollars", "profit of a unit after all costs", 1),
-    "gross_pnl": Metric("Gross P&L", "dollars", "profit of a unit before costs", 1),
+    "reward": Metric("Reward", "", "mean reward of a unit, penalties included"),
+    "net_pnl": Metric("Net P&L", "dollars", "profit of a unit after all costs"),
+    "gross_pnl": Metric("Gross P&L", "dollars", "profit of a unit before costs"),
     "liquidation_pnl": Metric(
-        "Liquidation P&L", "dollars", "net P&L less the cost of closing what is held at the end", 1
+        "Liquidation P&L", "dollars", "net P&L less the cost of closing what is held at the end"
     ),
-    "cost_spread_bp": Metric("Spread", "bp", "half-spread paid, of turnover", -1),
-    "cost_temporary_bp": Metric("Temporary impact", "bp", "liquidity withdrawn, of turnover", -1),
-    "cost_transient_bp": Metric("Transient impact", "bp", "a book that refills, of turnover", -1),
-    "cost_permanent_bp": Metric("Permanent impact", "bp", "price moved for good, of turnover", -1),
-    "cost_fees_bp": Metric("Fees", "bp", "broker and exchange, of turnover", -1),
-    "cost_borrow_bp": Metric("Borrow", "bp", "of short positions, of turnover", -1),
-    "cost_total_bp": Metric("All costs", "bp", "sum of the six, of turnover", -1),
-    "daily_return": Metric("Daily return", "share", "mean net return of a complete session", 1),
+    "cost_spread_bp": Metric("Spread", "bp", "half-spread paid, of turnover"),
+    "cost_temporary_bp": Metric("Temporary impact", "bp", "liquidity withdrawn, of turnover"),
+    "cost_transient_bp": Metric("Transient impact", "bp", "a book that refills, of turnover"),
+    "cost_permanent_bp": Metric("Permanent impact", "bp", "price moved for good, of turnover"),
+    "cost_fees_bp": Metric("Fees", "bp", "broker and exchange, of turnover"),
+    "cost_borrow_bp": Metric("Borrow", "bp", "of short positions, of turnover"),
+    "cost_total_bp": Metric("All costs", "bp", "sum of the six, of turnover"),
+    "daily_return": Metric("Daily return", "share", "mean net return of a complete session"),
     "volatility": Metric("Volatility", "share", "standard deviation of net return, a year"),
-    "sharpe": Metric("Sharpe ratio", "", "of daily net P&L, a year (√252)", 1),
+    "sharpe": Metric("Sharpe ratio", "", "of daily net P&L, a year (√252)"),
     "years_needed": Metric(
-        "Years needed", "years", "daily data for this Sharpe ratio to differ from 0 at 5 %", -1
+        "Years needed", "years", "daily data for this Sharpe ratio to differ from 0 at 5 %"
     ),
-    "psr": Metric("PSR", "share", "probability that the true Sharpe ratio is above 0", 1),
-    "dsr": Metric("DSR", "share", "the same, above the best of as many trials without skill", 1),
-    "sortino": Metric("Sortino ratio", "", "of daily net P&L, by losses alone, a year", 1),
-    "calmar": Metric("Calmar ratio", "", "yearly return / worst drawdown", 1),
-    "max_drawdown": Metric("Worst drawdown", "share", "deepest fall from a peak of equity", -1),
+    "psr": Metric("PSR", "probability", "probability that the true Sharpe ratio is above 0"),
+    "dsr": Metric("DSR", "probability", "the same, above the best of as many trials without skill"),
+    "sortino": Metric("Sortino ratio", "", "of daily net P&L, by losses alone, a year"),
+    "calmar": Metric("Calmar ratio", "", "yearly return / worst drawdown"),
+    "max_drawdown": Metric("Worst drawdown", "share", "deepest fall from a peak of equity"),
     "max_drawdown_sessions": Metric(
-        "Longest drawdown", "sessions", "sessions between a peak and the next", -1
+        "Longest drawdown", "sessions", "sessions between a peak and the next"
     ),
-    "hit_rate": Metric("Hit rate", "share", "round trips that ended with a profit", 1),
-    "day_hit_rate": Metric("Winning days", "share", "sessions that ended with a profit", 1),
-    "profit_factor": Metric("Profit factor", "", "profits / losses, of round trips", 1),
+    "hit_rate": Metric("Hit rate", "share", "round trips that ended with a profit"),
+    "day_hit_rate": Metric("Winning days", "share", "sessions that ended with a profit"),
+    "profit_factor": Metric("Profit factor", "", "profits / losses, of round trips"),
     "exposure": Metric("Exposure", "share", "bars with a position"),
     "turnover": Metric("Turnover", "times", "traded a session, multiples of capital"),
     "holding_bars": Metric("Holding time", "bars", "bars that a position is held"),
     "trades_per_session": Metric("Trades a session", "", "fills a session, forced ones included"),
     "thrash_rate": Metric(
-        "Thrash rate", "share", "orders that reverse the last one within the alternation window", -1
+        "Thrash rate", "share", "orders that reverse the last one within the alternation window"
     ),
-    "hard_breaches": Metric("Hard breaches", "", "times the hard drawdown limit fired, a unit", -1),
+    "hard_breaches": Metric("Hard breaches", "", "times the hard drawdown limit fired, a unit"),
 }
 """In the order of the report."""
 COSTS = ("spread", "temporary", "transient", "permanent", "fees", "borrow")
@@ -468,7 +470,7 @@ def markdown() -> str:
     lines = ["| key | kind | meaning |", "|---|---|---|"]
     lines += [f"| `{path}` | {kind} | {what} |" for path, kind, what in _rows(REPORT, "")]
     lines += ["", "| METRIC | unit | meaning |", "|---|---|---|"]
-    units = {"": "number", "times": "multiples", "share": "share"}
+    units = {"": "number", "times": "multiples of capital"}
     for name, metric in METRICS.items():
         lines.append(f"| `{name}` | {units.get(metric.unit, metric.unit)} | {metric.what} |")
     return "\n".join(lines)
@@ -477,16 +479,16 @@ def markdown() -> str:
 def _rows(record: Record, path: str) -> Iterator[tuple[str, str, str]]:
     for name, key in record.keys.items():
         place, inside = f"{path}{name}", key.kind
-        told = inside.name + (", or null" if key.null else "") + ("; may lack" * key.optional)
+        told = "object" if isinstance(inside, Record) else inside.name
+        told += ", or null" * key.null + ", may be left out" * key.optional
         yield place, told, key.what
         while isinstance(inside, ListOf | MapOf):
             place += "[]" if isinstance(inside, ListOf) else f".{inside.key}"
             inside = inside.of
         if inside is ALL_METRICS:
             place, inside = f"{place}.METRIC", INTERVAL
-            if path:  # told once, at the first policy's
-                if not place.startswith("policies.POLICY.overall"):
-                    continue
+            if place != "policies.POLICY.overall.METRIC":  # told once
+                continue
         elif inside is INTERVAL and path:
             continue
         if isinstance(inside, Record):

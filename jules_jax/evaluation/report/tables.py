@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jules_jax.evaluation.report import drawing, figures, schema, wording
+from jules_jax.evaluation.report import drawing, schema, wording
 
 Report = Mapping[str, Any]
 
@@ -52,19 +52,23 @@ class KeyFigure:
 
 OVERVIEW = (
     "net_pnl",
-    "gross_pnl",
     "cost_total_bp",
     "sharpe",
     "years_needed",
     "psr",
     "dsr",
     "max_drawdown",
-    "hit_rate",
     "trades_per_session",
-    "reward",
 )
 """Metrics of the table of policies."""
-BY_SYMBOL = ("net_pnl", "gross_pnl", "cost_total_bp", "sharpe", "max_drawdown", "trades_per_session")
+BY_SYMBOL = (
+    "net_pnl",
+    "gross_pnl",
+    "cost_total_bp",
+    "sharpe",
+    "max_drawdown",
+    "trades_per_session",
+)
 NO_ENDS = {"sharpe", "reward"}
 """Metrics that are shown with their standard error."""
 
@@ -78,23 +82,28 @@ def _columns(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple((schema.METRICS[name].label, schema.METRICS[name].what) for name in names)
 
 
-def _places(rows: Iterable[Report], names: Sequence[str]) -> dict[str, int]:
+def _places(rows: Iterable[Report], names: Sequence[str]) -> dict[str, int | None]:
     rows = list(rows)
     return {
-        name: wording.decimals_of(
+        name: None
+        if schema.METRICS[name].unit == "years"  # from weeks to centuries in one column
+        else wording.decimals_of(
             [_metric(row, name)["value"] for row in rows], schema.METRICS[name].unit
         )
         for name in names
     }
 
 
-def _cell(one: Mapping[str, Any], name: str, places: int) -> Cell:
+def _cell(one: Mapping[str, Any], name: str, places: int | None) -> Cell:
     unit = schema.METRICS[name].unit
     if name in NO_ENDS:
         note = wording.plus_minus(one, unit, places)
     else:
         note = wording.interval(one, unit, places)
-    return Cell(wording.show(one["value"], unit, places), note if one["value"] is not None else "")
+    value = wording.show(one["value"], unit, places)
+    if unit == "years":
+        value = value.removesuffix("\u202fyears")  # the column's heading says it
+    return Cell(value, note if one["value"] is not None else "")
 
 
 def _metric_rows(rows: Sequence[tuple[str, str, Report]], names: Sequence[str]) -> tuple[Row, ...]:
@@ -143,9 +152,7 @@ def key_figures(report: Report, who: str) -> list[KeyFigure]:
         KeyFigure(
             "Worst drawdown",
             show("max_drawdown"),
-            "of equity"
-            if sessions is None
-            else f"longest {wording.count(sessions, 'session')}",
+            "of equity" if sessions is None else f"longest {wording.count(sessions, 'session')}",
         ),
         KeyFigure("Trades", show("trades_per_session"), "fills a session"),
     ]
@@ -178,7 +185,7 @@ def everything(report: Report) -> Table:
     rows = []
     for name, metric in schema.METRICS.items():
         found = [_metric(report["policies"][who]["overall"], name) for who in names]
-        places = wording.decimals_of([one["value"] for one in found], metric.unit)
+        places = _places((report["policies"][who]["overall"] for who in names), [name])[name]
         cells = tuple(_cell(one, name, places) for one in found)
         rows.append(Row(metric.label, "", cells, metric.what))
     return Table(
@@ -209,7 +216,7 @@ def costs_sentence(report: Report, who: str) -> str:
         return f"Gross or net P&L of “{who}” is not known."
     total = metrics["cost_total_bp"]["value"]
     rate = "" if total is None else f" ({wording.show(total, 'bp')} of turnover)"
-    places = wording.decimals_of([gross, net, gross - net], "dollars")
+    places = wording.decimals_of([gross, net], "dollars")
     gross_text, paid, net_text = (
         wording.show(value, "dollars", places) for value in (gross, gross - net, net)
     )
@@ -278,14 +285,14 @@ def stress(report: Report) -> Table | None:
     rows = report["stress"]
     if rows is None:
         return None
-    roles, extra = _roles(report), _extra(rows, schema.STRESS)
+    extra, (caption, several) = _extra(rows, schema.STRESS), _told(report, rows)
     places = wording.decimals_of([row["net_pnl"]["value"] for row in rows], "dollars")
     shown = tuple(
         Row(
             row["scenario"],
             "",
             (
-                _name(row["policy"], roles),
+                *_name(report, row, several),
                 _money(row["net_pnl"], places),
                 Cell(wording.show(row["worst"], "dollars")),
                 Cell(wording.show(row["max_drawdown"], "share", 2)),
@@ -297,13 +304,30 @@ def stress(report: Report) -> Table | None:
         )
         for row in rows
     )
-    heads = ("Policy", "Net P&L", "Worst account", "Worst drawdown", "Hard breaches", "Forced exits")
+    heads = (
+        *several,
+        "Net P&L",
+        "Worst account",
+        "Worst drawdown",
+        "Hard breaches",
+        "Forced exits",
+    )
     columns = tuple((name, "") for name in (*heads, *map(wording.heading, extra)))
-    return Table(f"Per {report['unit']}", "Scenario", columns, shown)
+    return Table(caption, "Scenario", columns, shown)
 
 
-def _name(policy: str, roles: Mapping[str, str]) -> Cell:
-    return Cell(policy, side="text", tone=roles.get(policy, ""))
+def _told(report: Report, rows: Sequence[Report]) -> tuple[str, tuple[str, ...]]:
+    """Caption of a table of several policies, and the heading of their column where they differ."""
+    who = list(dict.fromkeys(row["policy"] for row in rows))
+    if len(who) == 1:
+        return f"“{who[0]}”, per {report['unit']}", ()
+    return f"Per {report['unit']}", ("Policy",)
+
+
+def _name(report: Report, row: Report, several: tuple[str, ...]) -> tuple[Cell, ...]:
+    """The cell that tells whose a row is, where that differs."""
+    name = row["policy"]
+    return (Cell(name, side="text", tone=_roles(report).get(name, "")),) if several else ()
 
 
 def capacity(report: Report) -> Table | None:
@@ -311,13 +335,13 @@ def capacity(report: Report) -> Table | None:
     rows = report["capacity"]
     if rows is None:
         return None
-    roles, extra = _roles(report), _extra(rows, schema.CAPACITY)
+    extra, (caption, several) = _extra(rows, schema.CAPACITY), _told(report, rows)
     shown = tuple(
         Row(
             wording.short_dollars(row["capital"]),
             "",
             (
-                _name(row["policy"], roles),
+                *_name(report, row, several),
                 _money(row["net_pnl"], wording.decimals_of([row["net_pnl"]["value"]], "dollars")),
                 Cell(wording.show(row["net_bp"], "bp", 2)),
                 Cell(wording.show(row["cost_bp"], "bp", 2)),
@@ -327,9 +351,9 @@ def capacity(report: Report) -> Table | None:
         )
         for row in rows
     )
-    heads = ("Policy", "Net P&L", "Net, of capital", "Costs, of turnover", "Participation")
+    heads = (*several, "Net P&L", "Net, of capital", "Costs, of turnover", "Participation")
     columns = tuple((name, "") for name in (*heads, *map(wording.heading, extra)))
-    return Table(f"Per {report['unit']}", "Capital", columns, shown)
+    return Table(caption, "Capital", columns, shown)
 
 
 def sensitivity(report: Report) -> Table | None:
@@ -337,7 +361,7 @@ def sensitivity(report: Report) -> Table | None:
     rows = report["sensitivity"]
     if rows is None:
         return None
-    roles, extra = _roles(report), _extra(rows, schema.SENSITIVITY)
+    extra, (caption, several) = _extra(rows, schema.SENSITIVITY), _told(report, rows)
     places = wording.decimals_of([row["net_pnl"]["value"] for row in rows], "dollars")
     shown = tuple(
         Row(
@@ -345,16 +369,16 @@ def sensitivity(report: Report) -> Table | None:
             "",
             (
                 Cell(wording.loose(row["value"])),
-                _name(row["policy"], roles),
+                *_name(report, row, several),
                 _money(row["net_pnl"], places),
                 *(Cell(wording.loose(row.get(key))) for key in extra),
             ),
         )
         for row in rows
     )
-    heads = ("Value", "Policy", "Net P&L")
+    heads = ("Value", *several, "Net P&L")
     columns = tuple((name, "") for name in (*heads, *map(wording.heading, extra)))
-    return Table(f"Per {report['unit']}", "Setting", columns, shown)
+    return Table(caption, "Setting", columns, shown)
 
 
 def folds(report: Report) -> Table | None:
@@ -386,9 +410,7 @@ def walk_overall(report: Report) -> Table | None:
     if report["walk_forward"] is None:
         return None
     rows = [("all folds", "", report["walk_forward"]["overall"])]
-    return Table(
-        "All test sessions together", "", _columns(OVERVIEW), _metric_rows(rows, OVERVIEW)
-    )
+    return Table("All test sessions together", "", _columns(OVERVIEW), _metric_rows(rows, OVERVIEW))
 
 
 VERDICTS = {True: ("✓ passed", "good"), False: ("✗ failed", "bad"), None: ("not asked", "")}
@@ -426,9 +448,7 @@ def replay_sentence(report: Report) -> str:
     one = report["replay"]
     if one is None:
         return "Not replayed."
-    amount = (
-        f"{wording.count(one['steps'], 'step')} of {wording.count(one['episodes'], 'episode')}"
-    )
+    amount = f"{wording.count(one['steps'], 'step')} of {wording.count(one['episodes'], 'episode')}"
     if one["steps"] == 0:
         return "No step was replayed in the float64 twin."
     if one["disagreements"] == 0:

@@ -8,17 +8,20 @@ from typing import Any
 
 MINUS, NONE = "\u2212", "\u2013"
 Interval = Mapping[str, Any]
+PERCENT = {"share": "\u202f%", "probability": "\u202f%"}
 
 
 def decimals_of(values: Iterable[float | None], unit: str) -> int:
     """Decimals that suit all values of a column, as shown: fewer the larger the largest is."""
-    scale = 100.0 if unit == "share" else 1.0
+    scale = 100.0 if unit in PERCENT else 1.0
     sizes = [abs(value) * scale for value in values if value is not None]
     largest = max(sizes, default=0.0)
     if unit in ("sessions", "bars"):
         return 0 if largest >= 20 or all(float(size).is_integer() for size in sizes) else 1
     if unit == "dollars":
-        return 0 if largest >= 1000 else 2
+        return 0 if largest >= 100 else 2
+    if unit == "probability":
+        return 1
     if unit == "share":
         return 1 if largest >= 10 else 2 if largest >= 0.1 else 3
     if largest >= 1000:
@@ -31,15 +34,16 @@ def show(value: float | None, unit: str = "", decimals: int | None = None) -> st
     if value is None or not math.isfinite(value):
         return NONE
     places = decimals_of([value], unit) if decimals is None else decimals
-    size = abs(value) * (100.0 if unit == "share" else 1.0)
-    if size >= 1e6:
-        digits = _short(size)
-    else:
-        digits = f"{size:,.{places}f}"
+    size = abs(value) * (100.0 if unit in PERCENT else 1.0)
+    if unit == "probability" and not 0.0005 <= value < 0.9995:
+        return f"> 99.9{PERCENT[unit]}" if value > 0.5 else f"< 0.1{PERCENT[unit]}"
+    if unit == "years" and decimals is None:
+        places = 0 if size >= 20 else 1 if size >= 2 else 2
+    digits = _short(size) if size >= 1e6 else f"{size:,.{places}f}"
     sign = MINUS if value < 0 and any(digit in digits for digit in "123456789") else ""
     units = {
         "dollars": f"{sign}${digits}",
-        "share": f"{sign}{digits}\u202f%",
+        **{name: f"{sign}{digits}{end}" for name, end in PERCENT.items()},
         "bp": f"{sign}{digits}\u202fbp",
         "times": f"{sign}{digits}\u202f×",
         "years": f"{sign}{digits}\u202fyears",
@@ -60,14 +64,20 @@ def short_dollars(value: float) -> str:
     for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= limit:
             return f"{sign}${size / limit:g}{letter}"
-    return f"{sign}${size:g}"
+    return f"{sign}${size:.2f}" if 0 < size % 1 < 1 and size < 100 else f"{sign}${size:g}"
 
 
 def interval(one: Interval, unit: str = "", decimals: int | None = None) -> str:
-    """The ends of an interval, `−1.2 to 3.4`; its error as `± 0.3` where it has no ends; or ''."""
-    low, high, error = one["low"], one["high"], one["error"]
+    """The ends of an interval, `−1.2 to 3.4 bp`; where it has none its error, `± 0.3`, or ''."""
+    low, high = one["low"], one["high"]
     if low is not None and high is not None:
+        if low == high == one["value"]:
+            return ""
         places = decimals_of([low, high], unit) if decimals is None else decimals
+        if unit not in ("dollars", "probability"):
+            return f"{show(low * (100 if unit == 'share' else 1), '', places)} to " + show(
+                high, unit, places
+            )
         return f"{show(low, unit, places)} to {show(high, unit, places)}"
     return plus_minus(one, unit, decimals)
 
