@@ -106,7 +106,7 @@ class Look:
         """An empty figure, as wide as the page or as a phone; heights in inches."""
         tall = narrow_height or height
         size = (3.55, tall) if self.narrow else (7.6, height)
-        layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
+        layout = ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.03)
         return Figure(figsize=size, layout=layout, facecolor=self["paper"])
 
     def style(self, panel: Axes, *, grid: str | None = "y") -> None:

@@ -181,6 +181,7 @@ def equity(report: Report, look: Look) -> Figure | None:
     look.zero(above)
     below.yaxis.set_major_locator(MaxNLocator(3))
     below.set_xlabel("bars since the start")
+    below.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 8, integer=True))
     below.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     below.set_xlim(float(bars.min()), float(bars.max()))
     look.legend(drawing, above)
@@ -317,11 +318,12 @@ def waterfall(report: Report, look: Look) -> Figure | None:
     bars = panel.barh(places, changes, left=starts, height=0.62, color=colours)
     for bar, step in zip(bars, steps, strict=True):
         bar.set_alpha(1.0 if step.total else 0.72)
+    decimals = wording.decimals_of([step.change for step in steps], "dollars")
     for place, step in enumerate(steps):
         end = step.start + step.change
         reach = max(step.start, end, 0.0)
         panel.annotate(
-            wording.show(step.change, "dollars"),
+            wording.show(step.change, "dollars", decimals),
             (reach, place),
             (4, 0),
             textcoords="offset points",

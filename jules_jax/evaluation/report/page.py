@@ -167,11 +167,13 @@ def render(report: Report, drawings: Sequence[Drawing]) -> str:
     import jinja2  # imported here: only reports need it
     from markupsafe import Markup
 
+    # a line would otherwise break between a minus and its dollars
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: value.replace("−$", "−\u2060$") if type(value) is str else value,
     )
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     who = figures.headline(report)

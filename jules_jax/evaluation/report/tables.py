@@ -71,6 +71,8 @@ BY_SYMBOL = (
 )
 NO_ENDS = {"sharpe", "reward"}
 """Metrics that are shown with their standard error."""
+NO_NOTE = {"trades_per_session"}
+"""Metrics that are shown alone."""
 
 
 def _metric(metrics: Report, name: str) -> Mapping[str, Any]:
@@ -96,7 +98,9 @@ def _places(rows: Iterable[Report], names: Sequence[str]) -> dict[str, int | Non
 
 def _cell(one: Mapping[str, Any], name: str, places: int | None) -> Cell:
     unit = schema.METRICS[name].unit
-    if name in NO_ENDS:
+    if name in NO_NOTE:
+        note = ""
+    elif name in NO_ENDS:
         note = wording.plus_minus(one, unit, places)
     else:
         note = wording.interval(one, unit, places)
@@ -343,9 +347,9 @@ def capacity(report: Report) -> Table | None:
             (
                 *_name(report, row, several),
                 _money(row["net_pnl"], wording.decimals_of([row["net_pnl"]["value"]], "dollars")),
-                Cell(wording.show(row["net_bp"], "bp", 2)),
-                Cell(wording.show(row["cost_bp"], "bp", 2)),
-                Cell(wording.show(row["participation"], "share", 3)),
+                Cell(wording.show(row["net_bp"], "bp", 1)),
+                Cell(wording.show(row["cost_bp"], "bp", 1)),
+                Cell(wording.show(row["participation"], "share")),
                 *(Cell(wording.loose(row.get(key))) for key in extra),
             ),
         )
