@@ -403,6 +403,8 @@ def check(report: Any) -> None:
     """
     for fault in _faults(report, Key(REPORT, ""), ""):
         raise InputError(f"report.json: {fault}")
+    if not report["policies"]:
+        raise InputError("report.json: policies is empty, expected at least one")
     if report["schema_version"] != VERSION:
         raise InputError(
             f"report.json: schema_version is {report['schema_version']}, expected {VERSION}"

@@ -61,6 +61,7 @@ def change(whole: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("sentence", ..., "the report lacks the key “sentence”"),
         ("surprise", 1, "the report has the key “surprise”, expected one of schema_version"),
         ("schema_version", 2, "schema_version is 2, expected 1"),
+        ("policies", {}, "policies is empty, expected at least one"),
         ("unit", None, "unit is null, expected a text"),
         ("provenance/trials", 1.5, "provenance.trials is 1.5, expected a whole number"),
         ("provenance/trials", True, "provenance.trials is True, expected a whole number"),
