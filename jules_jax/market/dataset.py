@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jules_jax.config import Config, Market
@@ -124,6 +125,13 @@ class Dataset:
             starts.append((number, 0, last - first))
         density = self._densities(listed)
         return feed.resident_market(parts, starts, density, self.sources[0].bars.bar_seconds)
+
+    def times(self, split: Split) -> NDArray[np.int64]:
+        """When the bars of the table of `market(split)` begin, `[R]`, UTC nanoseconds."""
+        steps, parts = self.config.max_steps_in_episode, []
+        for number, (first, last) in self._listed(split):
+            parts.append(self.sources[number].time[first : last + steps + 1])
+        return np.concatenate(parts).astype(np.int64)
 
     def feed(self, split: Split) -> DatasetFeed | None:
         """Generations of a `split` larger than `market.market_memory`; None where it fits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import tempfile
 from functools import cache
@@ -19,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from jules_jax import config
+from jules_jax.agent import policy
 from jules_jax.env.params import make_params
 from jules_jax.errors import InputError
 from jules_jax.evaluation import audit, backtest
@@ -37,7 +39,7 @@ from tests.evaluation.audited import EPISODES, GREEDY, STEPS, doctor, forge
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-PINNED_SCHEMA = (2, 114, 35)
+PINNED_SCHEMA = (2, "5d3d85488b8ba47a")
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +166,27 @@ def test_chunks_and_parts_change_nothing_but_the_parts(clean, tmp_path, monkeypa
 
 
 def test_episodes_played_in_chunks_are_numbered_on(tmp_path):
-    directory = audited.record(tmp_path, chunk=3)
-    assert [list(batch.numbers_of) for batch in batches(directory)] == 2 * [list(range(EPISODES))]
-    assert proofs(directory).clean
+    data, starts = audited.market()
+    with audit.Writer(tmp_path / "audit", audited.facts()) as writer:
+        audit.record_episodes(
+            writer, policy.from_network(greedy=False), audited.params(), audited.settings(), data,
+            starts, jax.random.key(0), chunk=3,
+        )  # fmt: skip
+    (batch,) = batches(tmp_path / "audit")
+    assert list(batch.numbers_of) == list(range(EPISODES))
+    np.testing.assert_array_equal(batch.starts["start_row"], starts.row)
+    assert proofs(tmp_path / "audit").clean
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three episodes of the list of actions."""
+    directory = tmp_path_factory.mktemp("small") / "audit"
+    data, starts = audited.market()
+    some = jax.tree.map(lambda leaf: leaf[1:4], played())
+    with audit.Writer(directory, audited.facts()) as writer:
+        audit.add(writer, some, "script", data, starts.row[1:4], starts.symbol[1:4], trained=False)
+    return directory
 
 
 @pytest.mark.parametrize("table", ["steps", "episodes"])
@@ -219,12 +239,12 @@ def every_column(table: str) -> list[str]:
 
 
 @pytest.mark.parametrize("table", ["steps", "episodes"])
-def test_a_changed_cell_of_any_column_is_named_by_its_row(clean, table):
-    rows = pq.read_table(clean / f"{table}-00000.parquet")
+def test_a_changed_cell_of_any_column_is_named_by_its_row(small, table):
+    rows = pq.read_table(small / f"{table}-00000.parquet")
     rng = np.random.default_rng(5)
     for column in every_column(table):
-        line = int(rng.integers(1, rows.num_rows - 1))
-        found = tampered(clean, table, column, line, seed=line)
+        line = int(rng.integers(rows.num_rows))
+        found = tampered(small, table, column, line, seed=line)
         assert any(f"{table}-00000.parquet row {line:,} (" in sentence for sentence in found), (
             column,
             found,
@@ -470,11 +490,9 @@ def test_an_audit_is_not_written_over_nor_where_nothing_can_be(clean, tmp_path):
 
 def test_an_audit_that_was_interrupted_says_so(tmp_path):
     data, starts = audited.market()
-    with pytest.raises(KeyboardInterrupt), audit.Writer(tmp_path, audited.facts()) as writer:
-        audit.add(
-            writer, played(), "script", data, starts.row, starts.symbol, trained=False
-        )  # fmt: skip
-        raise KeyboardInterrupt
+    writer = audit.Writer(tmp_path, audited.facts())
+    audit.add(writer, played(), "script", data, starts.row, starts.symbol, trained=False)
+    writer.__exit__(KeyboardInterrupt)
     (sentence,) = chain_findings(tmp_path)
     assert "not complete" in sentence
     assert proofs(tmp_path).steps == (record().time > 0).sum()
@@ -549,5 +567,6 @@ def test_duckdb_reads_the_parts_as_they_are(clean):
 
 def test_schema_version_2_has_the_columns_it_had():
     """Audits of version 2 stay readable: other columns need another version."""
-    found = (columns.SCHEMA_VERSION, len(columns.STEPS), len(columns.EPISODES))
+    text = json.dumps([columns.STEPS, columns.EPISODES])
+    found = (columns.SCHEMA_VERSION, hashlib.sha256(text.encode()).hexdigest()[:16])
     assert found == PINNED_SCHEMA

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jules_jax.errors import InputError
 from jules_jax.evaluation.audit import manifest
 from jules_jax.evaluation.audit.columns import (
     BAR_COLUMNS,
@@ -73,11 +74,19 @@ class LaneWriter:
     def __exit__(self, kind: object, *rest: object) -> None:
         try:
             self.end_part()
+        except InputError:
+            if kind is None:  # else it would hide what went wrong first
+                raise
         finally:
             self._writer.__exit__(kind, *rest)
 
-    def add(self, update: int, progress: float, rollout: Rollout) -> None:
-        """Adds what update number `update` (from 1), played at `progress`, did in the lanes."""
+    def add(
+        self, update: int, progress: float, rollout: Rollout, times: Array | None = None
+    ) -> None:
+        """Adds what update number `update` (from 1), played at `progress`, did in the lanes.
+
+        times: `[R]` int64, UTC nanoseconds at which the table's bars begin; None: there are none.
+        """
         if self._writer.rows_of_part >= PART_ROWS:
             self.end_part()
         before, episodes, begun_at = list(self._places), self._episodes, self._progress
@@ -92,8 +101,8 @@ class LaneWriter:
         facts = self._writer.manifest.facts
         self._writer.add(
             lambda: (
-                _steps(facts, rollout, number, step, progress),
-                _beginnings(facts, rollout, number, progress, begun_at),
+                _steps(facts, rollout, number, step, progress, times),
+                _beginnings(facts, rollout, number, progress, begun_at, times),
             )
         )
 
@@ -134,13 +143,24 @@ def _by_lane(values: Any) -> Array:
     return np.asarray(values).swapaxes(0, 1)
 
 
+def _times_of(rows: Array, times: Array | None) -> Array:
+    return np.zeros(len(rows), np.int64) if times is None else np.asarray(times, np.int64)[rows]
+
+
 def _named(facts: Facts, symbols: Array) -> Columns:
     unique, place = np.unique(symbols, return_inverse=True)
     named = words({"run": facts.run, "policy": POLICY, "checkpoint": ""}, len(symbols))
     return named | {"symbol_name": chosen([facts.symbol(int(n)) for n in unique], place)}
 
 
-def _steps(facts: Facts, rollout: Rollout, number: Array, step: Array, progress: float) -> Columns:
+def _steps(
+    facts: Facts,
+    rollout: Rollout,
+    number: Array,
+    step: Array,
+    progress: float,
+    times: Array | None,
+) -> Columns:
     known = number >= 0
     record = {name: _by_lane(getattr(rollout.record, name))[known] for name in FIELDS}
     count = int(known.sum())
@@ -148,7 +168,7 @@ def _steps(facts: Facts, rollout: Rollout, number: Array, step: Array, progress:
     columns |= {
         "episode": number[known],
         "step": step[known],
-        "timestamp_ns": np.zeros(count, np.int64),
+        "timestamp_ns": _times_of(record["row"], times),
         "progress": np.full(count, progress),
     }
     columns |= record
@@ -159,7 +179,12 @@ def _steps(facts: Facts, rollout: Rollout, number: Array, step: Array, progress:
 
 
 def _beginnings(
-    facts: Facts, rollout: Rollout, number: Array, progress: float, begun_at: float
+    facts: Facts,
+    rollout: Rollout,
+    number: Array,
+    progress: float,
+    begun_at: float,
+    times: Array | None,
 ) -> Columns:
     """Rows of the episodes whose first step is in the rollout.
 
@@ -168,14 +193,14 @@ def _beginnings(
     first = _by_lane(rollout.first).astype(bool)
     lane, step = np.nonzero(first)
     record = rollout.record
-    symbols = _by_lane(record.symbol)[first]
+    symbols, start_rows = _by_lane(record.symbol)[first], _by_lane(record.row)[first] - np.int32(1)
     columns = _named(facts, symbols)
     columns |= {
         "episode": number[first],
         "lane": lane.astype(np.int32),
         "symbol": symbols,
-        "start_row": _by_lane(record.row)[first] - np.int32(1),
-        "start_timestamp_ns": np.zeros(len(lane), np.int64),
+        "start_row": start_rows,
+        "start_timestamp_ns": _times_of(start_rows, times),
         "start_time": _by_lane(record.time)[first] - np.int32(1),
         "steps": np.zeros(len(lane), np.int32),
         "progress": np.where(step == 0, begun_at, progress),

@@ -82,6 +82,8 @@ def verify(directory: Path, params: network.Params | None = None, *, why: str = 
     except Damaged as error:
         twin.append(f"the remaining episodes cannot be read: a part {error}")
     skipped = {}
+    if not found.complete and found.facts.kind == "training":
+        skipped["chain"] = "the run has not ended yet, or was stopped"
     if skip:
         skipped["twin"] = (
             f"{len(skip)} episodes have rows missing or out of order and were not replayed"
@@ -98,7 +100,7 @@ def verify(directory: Path, params: network.Params | None = None, *, why: str = 
 def chain_findings(directory: Path, found: Manifest) -> list[str]:
     """What is not as it was written, a sentence each, `MOST` of each table and a count of more."""
     wrong = []
-    if not found.complete:
+    if not found.complete and found.facts.kind == "evaluation":
         wrong.append(f"{FILE}: the audit is not complete: whoever wrote it was stopped")
     known = {part.file for part in found.parts}
     extra = sorted(path.name for path in directory.glob("*.parquet") if path.name not in known)
@@ -242,8 +244,8 @@ def report(result: Verification) -> str:
             f"no disagreement in {result.episodes:,} episodes, {result.steps:,} steps",
         ),
     ]  # fmt: skip
-    if "twin" in result.skipped:
-        lines.append(f"            {result.skipped['twin']}")
+    notes = [result.skipped[name] for name in ("chain", "twin") if name in result.skipped]
+    lines += [f"note        {note}" for note in notes]
     if "checkpoint" in result.skipped:
         lines.append(f"checkpoint  not run: {result.skipped['checkpoint']}")
     else:
