@@ -62,8 +62,12 @@ def main() -> None:
     result = comparison.compare(parsed.config, params, held_out)
     print(f"\n{comparison.table(result)}\n")
     if parsed.extras["audit"]:
-        for file in comparison.audit(parsed.config, params, held_out, Path(parsed.extras["audit"])):
-            print(f"wrote {file}; check it with: python -m jules_jax.audit replay {file}")
+        directory = Path(parsed.extras["audit"])
+        comparison.audit(
+            parsed.config, params, held_out, directory,
+            checkpoint=str(path), checkpoint_hash=checkpoints.digest(params),
+        )  # fmt: skip
+        print(f"wrote {directory}; check it with: python -m jules_jax.audit verify {directory}")
     print(f"{time.monotonic() - began:.0f} s, start-up included")
 
 

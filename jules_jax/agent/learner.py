@@ -60,12 +60,15 @@ class Learner:
         members: int | None = None,
         env_axes: Any = None,
         return_edges: Sequence[float] = (),
+        watch: rollout.Watch | None = None,
+        watched: int = 0,
     ) -> None:
         """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
 
         env_axes: a prefix of `env_params` as `jax.vmap` takes it, 0 where leaves are `[M, …]`, one
         for each member, None (all of it, by default) where members share them.
         return_edges: ascending, K of them: metrics then have `histogram/ep_rew`.
+        watch, watched: what `update_watched` returns of the steps of the first `watched` lanes.
 
         Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
         where a rollout is longer than an episode.
@@ -78,6 +81,7 @@ class Learner:
         self.shuffle_groups = groups_for(settings, len(devices))
         self.members = members
         self.return_edges = tuple(return_edges)
+        self.watch, self.watched = watch, watched
         self._ppo = cast_section(settings.ppo)
         init: Callable[..., Any] = self._init_shard
         update: Callable[..., Any] = self._update_shard
@@ -91,10 +95,11 @@ class Learner:
         shard = partial(jax.shard_map, mesh=self.mesh)
         init = shard(init, in_specs=REPLICATED, out_specs=specs)
         inputs = (specs, REPLICATED, REPLICATED)
-        update = shard(update, in_specs=inputs, out_specs=(specs, REPLICATED))
+        watched_lanes = PartitionSpec(None, LANE)
+        update = shard(update, in_specs=inputs, out_specs=(specs, REPLICATED, watched_lanes))
         self._init: Callable[..., TrainState] = jax.jit(init)
         self._update = jax.jit(update, donate_argnums=0)
-        self._run_update: Callable[..., tuple[TrainState, Metrics]] = self._update
+        self._run_update: Callable[..., tuple[TrainState, Metrics, Any]] = self._update
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""
@@ -143,6 +148,17 @@ class Learner:
         `episode_sum/x`. With `return_edges` `histogram/ep_rew` `[K + 1]` counts those episodes by
         their reward: at most the first edge, …, above the last.
         """
+        state, metrics, _ = self.update_watched(state, env_params, settings)
+        return state, metrics
+
+    def update_watched(
+        self, state: TrainState, env_params: Any, settings: config.PPO | None = None
+    ) -> tuple[TrainState, Metrics, Any]:
+        """`update`, and every step of the watched lanes: `rollout.Watched`, () where there is none.
+
+        Its leaves are `[T, K, …]`, lanes by their global numbers; K may exceed what was asked for
+        where lanes are spread over several devices.
+        """
         if settings is None:
             settings = self._ppo
         elif self.members is None:
@@ -176,7 +192,7 @@ class Learner:
 
     def _update_shard(
         self, state: TrainState, env_params: Any, settings: config.PPO
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, Metrics, Any]:
         """An update as one device sees it: its own lanes, reductions over `LANE`."""
         key_rollout, key_shuffle = jax.random.split(jax.random.fold_in(state.key, state.update))
         lanes, steps, v_next, totals = rollout.collect(
@@ -188,6 +204,8 @@ class Learner:
             key=key_rollout,
             lane_ids=self._lane_ids(),
             step_metrics=self.step_metrics,
+            watch=self.watch,
+            watched=min(self.watched, self.settings.num_envs // self.mesh.size),
             precision=self.settings.network.matmul_precision,
         )
         batch = batch_of(steps, v_next, settings)
@@ -201,7 +219,8 @@ class Learner:
             ppo.moments(batch.obs, LANE, axis=(0, 1)),
             ppo.moments(batch.target, LANE),
         )
-        return replace(learned, params=params, lanes=lanes, update=state.update + 1), metrics
+        state = replace(learned, params=params, lanes=lanes, update=state.update + 1)
+        return state, metrics, steps.watched
 
     def _learn(
         self, state: TrainState, batch: ppo.Batch, settings: config.PPO, key: jax.Array

@@ -409,6 +409,10 @@ class Monitor:
         250, "updates from one set of figures to the next; 0: none, and a shorter run has none"
     )
     figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
+    audit: float = kinds.amount(
+        0.0,
+        "lanes whose every step an audit keeps: below 1 a share, from 1 on a number; 0: none",
+    )
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
     """
     # a step is enough of an episode to be let in; it then goes on to the end
     source = dataset.load(dataclasses.replace(config, max_steps_in_episode=1))
-    market, (time, dates) = source.market(split), source.clock(split)
+    market, time, dates = source.market(split), source.times(split), source.dates(split)
     days, session = np.unique(dates, return_inverse=True)
     symbol, first, last = np.tile(np.asarray(market.episodes), (draws, 1)).T
     steps = (last - first + 1).astype(np.int32)

@@ -119,22 +119,35 @@ class Dataset:
                 f"least {self._gib(listed):.2g} for the {split} split, which is not served in "
                 "generations"
             )
-        steps, parts, starts = self.config.max_steps_in_episode, [], []
-        for number, (first, last) in _watched(listed, "features"):
-            parts.append(np.array(self.rows_of(number)[first : last + steps + 1]))
+        parts, starts = [], []
+        for (number, rows), (_, (first, last)) in _watched(
+            list(zip(self._rows(split), listed, strict=True)), "features"
+        ):
+            parts.append(np.array(self.rows_of(number)[rows]))
             starts.append((number, 0, last - first))
         density = self._densities(listed)
         return feed.resident_market(parts, starts, density, self.sources[0].bars.bar_seconds)
 
-    def clock(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
-        """Of every row of `market(split)`: UTC nanoseconds of its start, and its session's date."""
-        times, dates = [], []
-        for number, (first, last) in self._listed(split):
-            rows = np.arange(first, last + self.config.max_steps_in_episode + 1)
-            history = self._histories[number]
-            times.append(self.sources[number].time[rows])
-            dates.append(history.dates[np.searchsorted(history.edges, rows, side="right") - 1])
-        return np.concatenate(times), np.concatenate(dates)
+    def times(self, split: Split) -> NDArray[np.int64]:
+        """When the bars of the table of `market(split)` begin, `[R]`, UTC nanoseconds."""
+        parts = [self.sources[number].time[rows] for number, rows in self._rows(split)]
+        return np.concatenate(parts).astype(np.int64)
+
+    def dates(self, split: Split) -> splits.Dates:
+        """Dates of the sessions that the rows of `market(split)` are in, `[R]`."""
+        parts = []
+        for number, rows in self._rows(split):
+            own, places = self._histories[number], np.arange(rows.start, rows.stop)
+            parts.append(own.dates[np.searchsorted(own.edges, places, side="right") - 1])
+        return np.concatenate(parts)
+
+    def _rows(self, split: Split) -> list[tuple[int, slice]]:
+        """Of each symbol in the table of `market(split)`: which of its rows are there."""
+        steps = self.config.max_steps_in_episode
+        return [
+            (number, slice(first, last + steps + 1))
+            for number, (first, last) in self._listed(split)
+        ]
 
     def feed(self, split: Split) -> DatasetFeed | None:
         """Generations of a `split` larger than `market.market_memory`; None where it fits.

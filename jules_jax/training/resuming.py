@@ -13,6 +13,7 @@ from jules_jax import config
 from jules_jax.agent.learner import TrainState
 from jules_jax.errors import InputError
 from jules_jax.training import checkpoints, population, provenance, run_directory
+from jules_jax.training.auditing import Auditor
 from jules_jax.training.checkpoints import Checkpoints
 from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
@@ -85,10 +86,11 @@ class Keeper:
         kept: Checkpoints,
         monitor: Monitor,
         validation: Validation,
+        auditor: Auditor,
     ) -> None:
         self.newest = kept.directory
         self._settings, self._market, self._kept = settings, market, kept
-        self._monitor, self._validation = monitor, validation
+        self._monitor, self._validation, self._auditor = monitor, validation, auditor
 
     def is_due(self, update: int) -> bool:
         """Whether a checkpoint is to follow `update` (from 1)."""
@@ -103,6 +105,7 @@ class Keeper:
         self, state: TrainState, members: tuple[Member, ...], validated: Mapping[str, np.ndarray]
     ) -> None:
         """Writes a checkpoint; a population's score is that of its best member."""
+        self._auditor.end_part()  # first: a run can then go on from the checkpoint, trail and all
         run = {
             "monitor": self._monitor.snapshot(),
             "members": {member.name: config.to_dict(member.settings) for member in members},
