@@ -44,9 +44,13 @@ class Assessment:
         """The figures of a policy, over all accounts or those of one symbol."""
         return scores.scores(self.ledgers[name], self.accounts, symbol=symbol)
 
-    def days(self, name: str) -> scores.Days:
-        """Daily net returns of a policy."""
-        return scores.days(self.ledgers[name].sums["pnl/net"], self.accounts)
+    def days(self, name: str, *, symbol: int | None = None) -> scores.Days:
+        """Daily net returns of a policy, of all symbols together or of one."""
+        accounts, net = self.accounts, self.ledgers[name].sums["pnl/net"]
+        if symbol is not None:
+            accounts, chosen = accounts.of_symbol(symbol)
+            net = net[chosen]
+        return scores.days(net, accounts)
 
 
 def trained(config: Config) -> tuple[Policy, Policy]:

@@ -171,9 +171,7 @@ def _run(
     return {**sums, "max_drawdown": deepest, "final_equity": equity}
 
 
-def begin(
-    rows: jax.Array, symbols: jax.Array, env_params: EnvParams
-) -> tuple[EnvState, jax.Array]:
+def begin(rows: jax.Array, symbols: jax.Array, env_params: EnvParams) -> tuple[EnvState, jax.Array]:
     """States and observations `[N]` of episodes that begin at `rows`."""
 
     def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:

@@ -78,9 +78,7 @@ def measures(record: StepRecord) -> dict[str, jax.Array]:
     }
 
 
-def keep(
-    policies: Sequence[Policy], policies_params: Sequence[Any], chunk: Chunk
-) -> list[Ledger]:
+def keep(policies: Sequence[Policy], policies_params: Sequence[Any], chunk: Chunk) -> list[Ledger]:
     """Plays every account of a chunk to its end: each policy's, side by side in one program."""
     env_params = make_params(chunk.config, chunk.market)
     starts, (count, sessions) = chunk.starts, chunk.complete.shape

@@ -38,8 +38,8 @@ class Chunk:
     config: with episodes as long as the longest account. session: `[R]` int32 number of each row's
     session; before: `[N]` int32 the number that an account's own sessions are counted from.
     complete: `[N, D]` bool, the sessions that an account is there for, from the first bar or the
-    second to the last. draw: `[N]`, accounts of one draw trade together. key: of what policies draw. key_paths: of `SimulatedFeed.fresh`, which made
-    the paths; None of recorded bars. time: `[R]` int64 UTC nanoseconds, 0 of simulated bars.
+    second to the last. draw: `[N]`, accounts of one draw trade together. key: of what policies
+    draw. key_paths: of `SimulatedFeed.fresh`, which made the paths; None of recorded bars. time: `[R]` int64 UTC nanoseconds, 0 of simulated bars.
     """
 
     config: Config
@@ -108,9 +108,7 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
     days, session = np.unique(dates, return_inverse=True)
     symbol, first, last = np.tile(np.asarray(market.episodes), (draws, 1)).T
     steps = (last - first + 1).astype(np.int32)
-    starts = Starts(
-        first.astype(np.int32), symbol.astype(np.int32), symbol.astype(np.int32), steps
-    )
+    starts = Starts(first.astype(np.int32), symbol.astype(np.int32), symbol.astype(np.int32), steps)
     config = dataclasses.replace(config, max_steps_in_episode=int(steps.max()))
     before = np.zeros(len(first), np.int32)
     key = _keys(config)[1]

@@ -119,26 +119,24 @@ class Dataset:
                 f"least {self._gib(listed):.2g} for the {split} split, which is not served in "
                 "generations"
             )
-        parts, starts = [], []
-        for (number, rows), (_, (first, last)) in _watched(
-            list(zip(self._rows(split), listed, strict=True)), "features"
-        ):
-            parts.append(np.array(self.rows_of(number)[rows]))
-            starts.append((number, 0, last - first))
+        steps, parts, starts = self.config.max_steps_in_episode, [], []
+        for number, own in _watched(self._rows(split), "features"):
+            parts.append(np.array(self.rows_of(number)[own]))
+            starts.append((number, 0, own.stop - own.start - 1 - steps))
         density = self._densities(listed)
         return feed.resident_market(parts, starts, density, self.sources[0].bars.bar_seconds)
 
     def times(self, split: Split) -> NDArray[np.int64]:
         """When the bars of the table of `market(split)` begin, `[R]`, UTC nanoseconds."""
-        parts = [self.sources[number].time[rows] for number, rows in self._rows(split)]
+        parts = [self.sources[number].time[own] for number, own in self._rows(split)]
         return np.concatenate(parts).astype(np.int64)
 
     def dates(self, split: Split) -> splits.Dates:
         """Dates of the sessions that the rows of `market(split)` are in, `[R]`."""
         parts = []
-        for number, rows in self._rows(split):
-            own, places = self._histories[number], np.arange(rows.start, rows.stop)
-            parts.append(own.dates[np.searchsorted(own.edges, places, side="right") - 1])
+        for number, own in self._rows(split):
+            history, places = self._histories[number], np.arange(own.start, own.stop)
+            parts.append(history.dates[np.searchsorted(history.edges, places, side="right") - 1])
         return np.concatenate(parts)
 
     def _rows(self, split: Split) -> list[tuple[int, slice]]:
