@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jules_jax import config, errors, flags
 
@@ -21,6 +22,11 @@ OPTIONS = {
     "split": "validation or test: which held-out sessions of a file (default validation)",
     "episodes": "episodes to play (default 1024)",
     "audit": "directory for a replayable record of the first 8 episodes, step by step",
+    "walk_forward": "train and test on rolling windows of sessions, such as "
+    "train=60d,test=20d,step=20d; takes --config and --data where there is no checkpoint",
+    "seeds": "accounts of the sampled policy per symbol in a walk-forward test (default 8)",
+    "init_from": "checkpoint that every walk-forward fold begins with the weights of",
+    "out": "directory for walk_forward.json",
 }
 
 
@@ -40,8 +46,11 @@ def main() -> None:
         program="jules_jax.evaluate",
         summary=SUMMARY,
         options=OPTIONS,
-        base=lambda extras: config.read_yaml(_config_file(extras["checkpoint"])),
+        base=_base,
     )
+    if parsed.extras["walk_forward"]:
+        _walk_forward(parsed)
+        return
     split = _split(parsed.extras["split"])
     if parsed.extras["split"] and not parsed.config.market.data:
         raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
@@ -69,6 +78,21 @@ def main() -> None:
         )  # fmt: skip
         print(f"wrote {directory}; check it with: python -m jules_jax.audit verify {directory}")
     print(f"{time.monotonic() - began:.0f} s, start-up included")
+
+
+def _walk_forward(parsed: flags.Parsed) -> None:
+    """Trains and tests every fold; the checkpoint gives the config, not the weights."""
+    from jules_jax.training import walk_forward
+
+    draws = flags.whole_number(parsed.extras, "seeds", default=8, most=1000)
+    walk_forward.command(parsed.config, parsed.extras, draws=draws)
+
+
+def _base(extras: Mapping[str, Any]) -> config.Layer:
+    """The config of the checkpoint; a walk-forward may do without one."""
+    if extras["walk_forward"] and extras["checkpoint"] is None:
+        return {}
+    return config.read_yaml(_config_file(extras["checkpoint"]))
 
 
 def _config_file(checkpoint: str | None) -> Path:

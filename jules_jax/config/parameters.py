@@ -92,6 +92,8 @@ class Splits:
     )
     validation_from: str = kinds.date("", "first date of validation, instead of a fraction")
     test_from: str = kinds.date("", "first date of the test, instead of a fraction")
+    train_from: str = kinds.date("", "first date that is used at all; empty: the first there is")
+    test_until: str = kinds.date("", "last date that is used at all; empty: the last there is")
     folds: int = kinds.whole(0, "walk-forward folds; 0 splits once")
     fold: int = kinds.whole(0, "which fold, from 0, the oldest")
     embargo_sessions: int = kinds.whole(

@@ -43,7 +43,7 @@ class Market:
         else:
             self._feed = SimulatedFeed(settings)
         self.recorded = recorded
-        self.fingerprint = _fingerprint(settings.market) if recorded else {}
+        self.fingerprint = fingerprint(settings.market) if recorded else {}
         self._times: tuple[int, NDArray[np.int64]] | None = None
         self.data: MarketData
         if self._feed is not None:
@@ -75,7 +75,7 @@ class Market:
         return recorded.times("train")
 
 
-def _fingerprint(market: config.Market) -> dict[str, str]:
+def fingerprint(market: config.Market) -> dict[str, str]:
     """SHA-256 of everything that bars and terms are read from; a manifest has that of its bars."""
     if storage.is_dataset(market.data):
         files = [Path(market.data) / storage.MANIFEST]
