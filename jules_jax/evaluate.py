@@ -13,21 +13,30 @@ from jules_jax import config, errors, flags
 CONFIG_FILE = "config.yaml"
 MOST_EPISODES = 100_000
 SUMMARY = (
-    "Plays whole episodes of a checkpoint's policy, greedy and sampled, beside a random and a flat "
-    "one: on fresh simulated paths, or on the held-out sessions of a file. Parameters come from "
-    "the checkpoint's own config; flags change them."
+    "Plays a checkpoint's policy, greedy and sampled, beside reference policies: on fresh simulated "
+    "paths, or through the held-out sessions of a file. Says what it nets, how sure that is, and "
+    "what it costs; exit status 1 where the float64 twin disagrees. Parameters come from the "
+    "checkpoint's own config; flags change them."
 )
 OPTIONS = {
     "checkpoint": "checkpoint directory, such as checkpoints/NAME (required)",
     "split": "validation or test: which held-out sessions of a file (default validation)",
-    "episodes": "episodes to play (default 1024)",
-    "audit": "directory for a replayable record of the first 8 episodes, step by step",
+    "episodes": "episodes on simulated paths, each on its own (default 1024)",
+    "seeds": "on recorded bars, draws of what policies leave to chance: an account of each symbol "
+    "in each (default 8)",
+    "out": "directory for report.html, report.json and pictures (or walk_forward.json)",
+    "audit": "keep so many episodes, or that share of them, step by step in OUT/audit",
     "walk_forward": "train and test on rolling windows of sessions, such as "
     "train=60d,test=20d,step=20d; takes --config and --data where there is no checkpoint",
-    "seeds": "accounts of the sampled policy per symbol in a walk-forward test (default 8)",
     "init_from": "checkpoint that every walk-forward fold begins with the weights of",
-    "out": "directory for walk_forward.json",
 }
+SWITCHES = {
+    "replay_all": "re-derive every episode in the float64 twin, not 200",
+    "stress": "a flash crash, a gap, an outage, wild, dear and thin markets",
+    "capacity": "from $10,000 to $1,000,000,000 of capital",
+    "sensitivity": "to spread, impact, cooldown and latency",
+}
+EXTRAS = ("stress", "capacity", "sensitivity")
 
 
 def _split(text: str | None) -> Literal["validation", "test"]:
@@ -46,6 +55,7 @@ def main() -> None:
         program="jules_jax.evaluate",
         summary=SUMMARY,
         options=OPTIONS,
+        switches=SWITCHES,
         base=_base,
     )
     if parsed.extras["walk_forward"]:
@@ -54,30 +64,53 @@ def main() -> None:
     split = _split(parsed.extras["split"])
     if parsed.extras["split"] and not parsed.config.market.data:
         raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
-    episodes = flags.whole_number(parsed.extras, "episodes", default=1024, most=MOST_EPISODES)
+    extras = parsed.extras
+    episodes = flags.whole_number(extras, "episodes", default=1024, most=MOST_EPISODES)
+    draws = flags.whole_number(extras, "seeds", default=8, most=1000)
+    audited = _audited(extras)
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.evaluation import comparison
-    from jules_jax.training import backend, checkpoints, run_history
+    from jules_jax.training import backend, checkpoints, examination
 
     backend.use_compilation_cache()
-    path = checkpoints.find(Path(parsed.extras["checkpoint"]))
+    path = checkpoints.find(Path(extras["checkpoint"]))
     params = checkpoints.load_params(path, parsed.config)
-    held_out = comparison.hold_out(parsed.config, split=split, episodes=episodes)
-    print(f"checkpoint  {path}")
-    print("\n".join(held_out.notes))
-    if split == "test":
-        run_history.opened_test_split(parsed.config, path)
-    result = comparison.compare(parsed.config, params, held_out)
-    print(f"\n{comparison.table(result)}\n")
-    if parsed.extras["audit"]:
-        directory = Path(parsed.extras["audit"])
-        comparison.audit(
-            parsed.config, params, held_out, directory,
-            checkpoint=str(path), checkpoint_hash=checkpoints.digest(params),
-        )  # fmt: skip
-        print(f"wrote {directory}; check it with: python -m jules_jax.audit verify {directory}")
+    print(f"checkpoint  {path}", flush=True)
+    asked = examination.Asked(
+        split=split,
+        episodes=episodes,
+        draws=draws,
+        out=Path(extras["out"]) if extras["out"] else None,
+        audited=audited,
+        replay_all=extras["replay_all"],
+        extras=tuple(name for name in EXTRAS if extras[name]),
+    )
+    agrees = examination.examine(parsed.config, path, params, asked, _print_at_once)
     print(f"{time.monotonic() - began:.0f} s, start-up included")
+    if not agrees:
+        raise SystemExit(1)
+
+
+def _print_at_once(text: str) -> None:
+    print(text, flush=True)  # in a pipe, too
+
+
+def _audited(extras: Mapping[str, Any]) -> float:
+    """A share of the episodes (up to 1), or a number of them; 0: none."""
+    text = extras["audit"]
+    if text is None:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value == 1 and "." in text:
+        value = float(MOST_EPISODES)  # a share: all of them
+    if not (0 < value <= 1 or (value > 1 and value.is_integer())):
+        raise errors.InputError(f"--audit is {text!r}, expected a number of episodes or a share")
+    if not extras["out"]:
+        raise errors.InputError("--audit needs --out, the directory that it is kept in")
+    return value
 
 
 def _walk_forward(parsed: flags.Parsed) -> None:

@@ -20,7 +20,7 @@ from jules_jax.evaluation import candidates, comparison, ledger, reference_polic
 from jules_jax.evaluation.ledger import Ledger
 from jules_jax.evaluation.prices import Chunk, Prices
 from jules_jax.evaluation.reference_policies import Reference, Truth
-from jules_jax.evaluation.scores import Accounts, Score
+from jules_jax.evaluation.scores import Accounts, Days, Score
 
 Say = Callable[[int, int], None]
 """Told after each chunk how many accounts of how many have been played."""
@@ -40,11 +40,11 @@ class Assessment:
     what: dict[str, str]
     notes: tuple[str, ...]
 
-    def scores(self, name: str, *, symbol: int | None = None) -> dict[str, Score]:
-        """The figures of a policy, over all accounts or those of one symbol."""
+    def figures(self, name: str, *, symbol: int | None = None) -> dict[str, Score]:
+        """The scores of a policy, over all accounts or those of one symbol."""
         return scores.scores(self.ledgers[name], self.accounts, symbol=symbol)
 
-    def days(self, name: str, *, symbol: int | None = None) -> scores.Days:
+    def days(self, name: str, *, symbol: int | None = None) -> Days:
         """Daily net returns of a policy, of all symbols together or of one."""
         accounts, net = self.accounts, self.ledgers[name].sums["pnl/net"]
         if symbol is not None:

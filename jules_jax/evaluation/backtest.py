@@ -38,6 +38,11 @@ class Starts:
     cluster: np.ndarray
     steps: np.ndarray | None = None
 
+    def some(self, chosen: Any) -> Starts:
+        """Those that an index of an array `[N]` chooses."""
+        steps = None if self.steps is None else self.steps[chosen]
+        return Starts(self.row[chosen], self.symbol[chosen], self.cluster[chosen], steps)
+
 
 def one_per_stretch(episodes: np.ndarray, count: int, seed: int | Sequence[int]) -> Starts:
     """`count` episodes, going round the stretches `[I, 3]`, each at a uniform start in its own."""

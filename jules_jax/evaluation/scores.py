@@ -122,7 +122,8 @@ class _Sums:
         total = sum(self.ledger.sums[name][self.chosen] for name in names)
         if self.accounts.dated:
             return _by_draw(np.asarray(total), self.accounts)
-        return np.asarray(total).sum(axis=1)[None]
+        summed: Array = np.asarray(total).sum(axis=1)[None]
+        return summed
 
     def ratio(self, over: Array, under: Array, scale: float = 1.0) -> Score:
         if not under.any():

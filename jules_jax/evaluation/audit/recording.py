@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,13 +57,16 @@ def script() -> Policy:
 def play(
     policy: Policy, policy_params: Any, env_params: EnvParams, starts: Starts, key: jax.Array
 ) -> Played:
-    """One episode from every start.
+    """One episode from every start; of steps after its own `starts.steps` the `time` is 0.
 
     For the same policy, starts and key these are the episodes of `backtest.run_episodes`.
     """
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
     played: Played = _play(policy, policy_params, env_params, rows, symbols, key)
-    return played
+    if starts.steps is None:
+        return played
+    time = jnp.where(played.record.time <= starts.steps[:, None], played.record.time, 0)
+    return replace(played, record=replace(played.record, time=time))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -166,7 +169,7 @@ def record_episodes(
             some = slice(first, min(first + chunk, count))
             # the last chunk is filled up, so that all of them are one compiled program
             index = np.minimum(np.arange(first, first + chunk), count - 1)
-            filled = Starts(starts.row[index], starts.symbol[index], starts.cluster[index])
+            filled = starts.some(index)
             own = jax.random.fold_in(key, -(first // chunk)) if first else key
             played = play(policy, policy_params, env_params, filled, own)
             kept = jax.tree.map(lambda leaf, n=some.stop - first: leaf[:n], played)

@@ -48,7 +48,7 @@ def metrics(
     found: Assessment, name: str, luck: Luck, *, symbol: int | None = None
 ) -> dict[str, dict[str, float]]:
     """All figures of a policy, as `schema.METRICS`."""
-    known = found.scores(name, symbol=symbol)
+    known = found.figures(name, symbol=symbol)
     known["dsr"] = scores.deflated(found.days(name, symbol=symbol), luck.trials, luck.variance)
     return {metric: interval(known[metric]) for metric in schema.METRICS}
 
@@ -179,7 +179,8 @@ def _session(watched: Watched, account: int, steps: NDArray[np.intp], word: str)
     record = watched.record
 
     def of(name: str) -> Array:
-        return np.asarray(getattr(record, name))[account, steps]
+        values: Array = np.asarray(getattr(record, name))[account, steps]
+        return values
 
     unit = of("quantity_step")
     symbol = int(of("symbol")[0])
