@@ -366,10 +366,8 @@ def interval(values: np.ndarray, cluster: np.ndarray) -> Line:
     """Mean of the clusters' means with its 95 % bootstrap interval and standard error."""
     found = statistics.mean_interval(values, cluster)
     _, error = backtest.mean_and_error(values, cluster)
-    value, low, high, error = (
-        number if math.isfinite(number) else None for number in (*found, error)
-    )
-    return {"value": value, "low": low, "high": high, "error": error}
+    numbers = {**found._asdict(), "error": error}
+    return {name: x if math.isfinite(x) else None for name, x in numbers.items()}
 
 
 def _ratio(numerator: Any, denominator: Any) -> float | None:

@@ -261,15 +261,23 @@ def _generation(
             jax.random.fold_in(key, g), index, params, half_spread, market.bar_seconds
         )
         if feed.transform is not None:
-            # Staged, so that what a scenario leaves alone keeps its bits.
-            known = (jax.random.key_data(key)[0] >> 1).astype(jnp.int32)
-            bars = feed.transform(stage(known, bars))
+            bars = feed.transform(_settled(bars, key))
         computed = features.compute(bars, settings.features, unit)
         tick = market.tick or rows.DEFAULT_TICK
         return table.build_rows(bars, computed, tick=tick, quantity_step=step)
 
     paths = jax.vmap(path)(jnp.arange(settings.simulator.paths))
     return paths.reshape(feed.generation_rows, table.NUM_COLUMNS)
+
+
+def _settled(bars: Bars, key: jax.Array) -> Bars:
+    """The bars, of which prices and volumes are what they are without anything that follows.
+
+    So what a scenario leaves alone keeps its bits (`staging`); the calendar is constants.
+    """
+    never_negative = (jax.random.key_data(key)[0] >> 1).astype(jnp.int32)
+    drawn = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
+    return replace(bars, **stage(never_negative, drawn))
 
 
 @partial(jax.jit, static_argnums=0)

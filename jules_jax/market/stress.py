@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -272,7 +273,7 @@ def _held(bars: Bars) -> Bars:
     # The first bar stands for itself, so that there is always a last one.
     last = jax.lax.cummax(jnp.where(valid, place, 0))
     price = jnp.asarray(bars.close)[last]
-    prices = {
+    prices: dict[str, Any] = {
         name: jnp.where(valid, getattr(bars, name), price)
         for name in ("open", "high", "low", "close")
     }

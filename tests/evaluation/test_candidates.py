@@ -69,16 +69,7 @@ def test_a_policy_that_never_trades_is_matched_by_one_that_never_does(held_out):
     assert (found.turnover, found.orders) == (0.0, 0.0) and found.matches == (True, True)
 
 
-def test_candidates_beside_each_other_play_as_they_do_alone(held_out):
-    *_, params, starts = held_out
-    rules = dict(list(reference_policies.grid().items())[:3])
-    key = jax.random.key(2)
-    together = candidates.side_by_side(reference_policies.RULE, rules, params, starts, key)
-    for name, one in rules.items():
-        alone = backtest.run_episodes(reference_policies.RULE, one, params, starts, key)
-        np.testing.assert_allclose(together[name]["pnl/net"], alone["pnl/net"], atol=1e-2)
-
-
+@pytest.mark.long
 def test_the_oracle_is_picked_on_other_paths_and_beats_the_rules(held_out):
     feed, key, params, starts = held_out
     name, truth = candidates.oracle(feed, key, starts)

@@ -202,7 +202,7 @@ def play(policy, params, days, **changes):
     )
 
 
-@pytest.mark.parametrize("lots", [1, 3])
+@pytest.mark.parametrize("lots", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_twap_trades_every_lot_in_and_out_and_is_flat_before_it_must_be(days, lots):
     def slices(settings):
         return reference_policies.slices(settings, *days[1:])
@@ -250,6 +250,7 @@ def test_a_decision_is_delayed_by_so_many_bars():
         reference_policies.delayed(script, -1)
 
 
+@pytest.mark.long
 def test_a_delayed_script_earns_what_the_shifted_script_does(days):
     rng = np.random.default_rng(0)
     actions = rng.integers(0, 3, 60)
@@ -290,7 +291,9 @@ def test_random_lanes_may_have_probabilities_of_their_own():
     _, alone = act(chance, jnp.asarray(rows[1], jnp.float32), obs)
     np.testing.assert_array_equal(action[2000:], alone[2000:])
     entropy = chance.entropy(params, (), obs, None)
-    np.testing.assert_allclose(entropy[[0, -1]], [0.0, stats.entropy(rows[1])], atol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(entropy)[[0, -1]], [0.0, stats.entropy(rows[1])], atol=1e-6
+    )
 
 
 def test_the_table_lists_every_reference_once(days):
@@ -309,10 +312,20 @@ def test_the_table_lists_every_reference_once(days):
     added = [one.name for one in more if one.name not in names]
     assert added == ["random, same turnover", "trained, greedy, no memory", "oracle"]
     assert [one.kind for one in more] == ["reference"] * 8 + ["oracle"]
+
+
+@pytest.mark.long
+def test_every_reference_plays(days):
+    settings, market, starts = days
+    weights = network.init(jax.random.key(3), settings.network)
+    listed = reference_policies.references(
+        settings, market, starts, probabilities=(0.1, 0.8, 0.1),
+        trained=(policy.from_network(greedy=True), weights),
+        truth=Truth(jnp.full((len(starts.row), 60), 2.0), 1.0, 0.0),
+    )  # fmt: skip
     params = make_params(settings, market)
-    for one in more:
+    for one in listed:
         played = backtest.run_episodes(one.policy, one.params, params, starts, jax.random.key(1))
         assert np.all(np.isfinite(played["pnl/net"])), one.name
-        assert one.name in ("flat", "oracle", "trained, greedy, no memory") or np.all(
-            played["trade/orders"] > 0
-        )
+        trades = played["trade/orders"].any()
+        assert trades == (one.name != "flat") or one.name == "trained, greedy, no memory"
