@@ -22,21 +22,23 @@ from tests.tiny import SETTINGS, TINY, bars_frame, write_bars
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WINDOWS = rolling.parse("train=4d,test=2d,step=2d")
+HOURS = {"market.calendar": "regular", "market.session_close": "10:30"}
+"""Of `bars_frame`: 60 bars a session, so that tables are equally long and share a program."""
 DAYS = [str(day.date()) for day in pd.bdate_range("2025-03-03", periods=12)]
 
 
 def settings_of(root: Path, **values: str) -> config.Config:
     places = {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
     bars = {"market.data": str(root / "bars"), "name": "walk"}
-    return config.load({**SETTINGS, **places, **bars, **values})
+    return config.load({**SETTINGS, **HOURS, **places, **bars, **values})
 
 
 def write_two(root: Path) -> None:
-    """AAA and BBB, 12 sessions; BBB lacks the seventh, which is in a test."""
+    """AAA and BBB, 12 sessions; BBB lacks the eleventh, which is the last that is tested."""
     (root / "bars").mkdir()
     bars_frame(sessions=12, seed=1).to_csv(root / "bars" / "AAA.csv", index=False)
     other = bars_frame(sessions=12, seed=2)
-    kept = other["datetime"].dt.date.astype(str) != DAYS[6]
+    kept = other["datetime"].dt.date.astype(str) != DAYS[10]
     other[kept].to_csv(root / "bars" / "BBB.csv", index=False)
 
 
@@ -93,8 +95,8 @@ def test_folds_begin_with_new_weights_each(walked) -> None:
 def test_the_joined_history_is_that_of_the_tests_one_after_the_other(walked) -> None:
     _, found = walked
     for who in ("trained, sampled", "trained, greedy"):
-        parts = [each.accounts[who].net.mean(axis=0).sum(axis=0) for each in found.folds]
-        assert found.joined(who).net.tolist() == np.concatenate(parts).tolist()
+        parts = [each.accounts[who].net.sum(axis=1) for each in found.folds]
+        assert found.joined(who).net.tolist() == np.concatenate(parts, axis=1).tolist()
     assert found.folds[0].accounts["trained, sampled"].net.shape == (2, 2, 2)
     assert found.folds[0].accounts["trained, greedy"].net.shape == (1, 2, 2)
 
@@ -102,8 +104,9 @@ def test_the_joined_history_is_that_of_the_tests_one_after_the_other(walked) -> 
 def test_a_fold_is_what_its_run_trained_alone_would_be(walked, tmp_path: Path) -> None:
     root, found = walked
     fold = found.folds[1].fold
-    alone = settings_of(root, name="alone", checkpoint_dir=str(tmp_path), runs_dir=str(tmp_path))
-    result = loop.train(replace(alone, splits=fold.splits), say=lambda text: None)
+    alone = replace(settings_of(tmp_path), splits=fold.splits)
+    bars = replace(alone.market, data=str(root / "bars"))
+    result = loop.train(replace(alone, market=bars), say=lambda text: None)
     digests = [
         checkpoints.load_meta(path)["digest"]["params"]
         for path in (result.checkpoint, found.folds[1].checkpoint)
@@ -182,9 +185,9 @@ def test_other_settings_other_bars_and_other_weights_are_refused_by_name(walked,
 def test_weights_to_begin_with_are_told_of_and_remembered(again) -> None:
     settings, said = again
     weights = Path(settings.checkpoint_dir) / "walk-fold0"
-    of_one = replace(settings, name="from", splits=config.Splits(test_until=DAYS[8]))
+    of_one = replace(settings, name="from", splits=config.Splits(test_until=DAYS[6]))
     for _ in range(2):  # the second time they are those that the run began with
-        found = walk_forward.run(of_one, rolling.parse("train=6d,test=2d"), init_from=weights,
+        found = walk_forward.run(of_one, rolling.parse("train=4d,test=2d"), init_from=weights,
                                  draws=1, say=said.append)  # fmt: skip
     assert len(found.folds) == 1
     assert any("what those were trained on is not unseen" in note for note in found.notes)
@@ -195,7 +198,7 @@ def test_the_best_by_validation_is_tested_where_there_is_one(again) -> None:
     settings, said = again
     kept = replace(settings.checkpoints, validation_episodes=4, every=1, keep=1)
     asked = replace(settings, name="validated", checkpoints=kept)
-    windows = rolling.parse("train=6d,test=2d,step=6d,validation=3d")
+    windows = rolling.parse("train=6d,test=2d,step=6d,validation=2d")
     (tested,) = walk_forward.run(asked, windows, draws=1, say=said.append).folds
     newest = checkpoints.steps(tested.checkpoint.parent)[0]
     scores = checkpoints.load_meta(newest)["run"]["scores"]
@@ -207,8 +210,8 @@ def test_the_best_by_validation_is_tested_where_there_is_one(again) -> None:
     ("windows", "values", "sentence"),
     [
         ("train=10d,test=4d", {}, "12 sessions, 2025-03-03 to 2025-03-18, expected at least 15"),
-        ("train=4d,test=1d", {"max_steps_in_episode": "400"}, "the test split .* 390 bars"),
-        ("train=1d,test=3d", {"max_steps_in_episode": "400"}, "the train split .* fewer than"),
+        ("train=4d,test=1d", {"max_steps_in_episode": "70"}, "the test split .* 60 bars"),
+        ("train=1d,test=3d", {"max_steps_in_episode": "70"}, "the train split .* fewer than"),
         (
             "train=6d,test=3d,validation=1d",
             {},
@@ -234,17 +237,18 @@ def test_what_cannot_be_walked_is_told_before_anything_is_trained(
 
 
 def test_a_config_is_enough_for_the_command(tmp_path: Path, capsys) -> None:
-    bars = write_bars(tmp_path / "ACME.csv", sessions=8)
-    flags = (*TINY, "--data", bars, *outputs(tmp_path), "--seeds", "2")
-    walk = ("--walk-forward", "train=4d,test=3d", "--out", tmp_path / "report")
+    write_two(tmp_path)
+    hours = [word for key, value in HOURS.items() for word in (f"--{key}", value)]
+    flags = (*TINY, *hours, "--data", tmp_path / "bars", *outputs(tmp_path), "--seeds", "2")
+    until = ("--splits.test-until", DAYS[6])
+    walk = ("--walk-forward", "train=4d,test=2d", "--out", tmp_path / "report", *until)
     status, out, err = run(capsys, "evaluate", *walk, *flags)
     assert status == 0, err
-    assert "fold 0      trained 2025-03-03 to 2025-03-06, tested 2025-03-10 to 2025-03-12" in out
+    assert f"fold 0      trained {DAYS[0]} to {DAYS[3]}, tested {DAYS[5]} to {DAYS[6]}" in out
     assert "edge after costs" in out and (tmp_path / "report" / "walk_forward.json").is_file()
-    assert (tmp_path / "runs" / "walk-ACME-fold0").is_dir()
 
-    checkpoint = tmp_path / "checkpoints" / "walk-ACME-fold0"
-    walk = ("--checkpoint", checkpoint, "--walk-forward", "train=4d,test=3d", "--name", "other")
+    checkpoint = tmp_path / "checkpoints" / "walk-bars-fold0"
+    walk = ("--checkpoint", checkpoint, "--walk-forward", "train=4d,test=2d", "--name", "other")
     status, out, err = run(capsys, "evaluate", *walk)  # of the checkpoint only its config is used
     assert status == 0, err
     assert "weights     from" not in out and (tmp_path / "runs" / "other-fold0").is_dir()

@@ -2,7 +2,8 @@
 
 Policies of several folds each trade a stretch of it. Capital is what each fold begins with, one
 account per symbol, and nothing is compounded from one fold to the next: a return is a session's net
-P&L over that capital.
+P&L over that capital. Draws of a sampled policy are histories of their own: a figure is the mean of
+theirs, and its error is that of one history, as all draws see the same prices.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """Sessions in order, `[D]` each, of all accounts together.
+    """Sessions in order, `[D]`, of all symbols together, and of K draws each, `[K, D]`.
 
-    net, gross, traded, capital: dollars, the mean over draws of the sum over symbols.
+    net, gross, traded: dollars `[K, D]`; fills: a number `[K, D]`; capital: dollars `[D]`.
     """
 
     dates: Dates
@@ -42,7 +43,7 @@ class Series:
 
     @property
     def returns(self) -> Float64:
-        """Net P&L of each session over the capital."""
+        """Net P&L of each session over the capital, `[K, D]`."""
         return np.asarray(self.net / self.capital)
 
 
@@ -61,17 +62,13 @@ class Metric(NamedTuple):
 
 
 def series(played: Accounts) -> Series:
-    """The sessions of one fold: draws averaged, symbols added up."""
-
-    def daily(values: Float64) -> Float64:
-        return np.asarray(values.mean(axis=0).sum(axis=0))
-
+    """The sessions of one fold, symbols added up."""
     return Series(
         dates=played.dates,
-        net=daily(played.net),
-        gross=daily(played.gross),
-        traded=daily(played.traded),
-        fills=daily(played.fills),
+        net=played.net.sum(axis=1),
+        gross=played.gross.sum(axis=1),
+        traded=played.traded.sum(axis=1),
+        fills=played.fills.sum(axis=1),
         capital=np.full(len(played.dates), played.capital * len(played.symbols)),
     )
 
@@ -82,7 +79,9 @@ def joined(parts: Sequence[Series]) -> Series:
         if not before.dates[-1] < after.dates[0]:
             raise ValueError(f"a test ends on {before.dates[-1]}, the next begins {after.dates[0]}")
     names = ("dates", "net", "gross", "traded", "fills", "capital")
-    return Series(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+    return Series(**{
+        name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names
+    })  # fmt: skip
 
 
 def sharpe(returns: Float64) -> Estimate:
@@ -104,11 +103,9 @@ def sharpe(returns: Float64) -> Estimate:
 
 def metrics(of: Series) -> dict[str, Metric]:
     """Numbers of a history by name, in the names and units of `report.json`."""
-    returns, days = of.returns, len(of.dates)
     traded, costs = float(of.traded.sum()), float((of.gross - of.net).sum())
-    ratio = sharpe(returns)
-    equity = np.concatenate([[0.0], np.cumsum(returns)])
-    active = of.net[of.net != 0]
+    returns, days = of.returns, len(of.dates)
+    ratio = _over_draws([sharpe(draw) for draw in returns])
     return {
         "net_pnl": _total(of.net),
         "gross_pnl": _total(of.gross),
@@ -116,21 +113,43 @@ def metrics(of: Series) -> dict[str, Metric]:
         "daily_return": _interval(float(returns.mean()), _spread(returns) / math.sqrt(days)),
         "volatility": Metric(_spread(returns) * math.sqrt(DAYS_A_YEAR)),
         "sharpe": _interval(*ratio),
-        "years_needed": Metric((ERRORS / ratio.value) ** 2 if ratio.value else math.nan),
-        "max_drawdown": Metric(float(np.max(np.maximum.accumulate(equity) - equity))),
-        "day_hit_rate": Metric(float(np.mean(active > 0)) if len(active) else math.nan),
+        "years_needed": Metric(_years_needed(ratio, days)),
+        "max_drawdown": Metric(_drawdown(returns)),
+        "day_hit_rate": Metric(float(np.mean(of.net[of.net != 0] > 0)) if traded else math.nan),
         "turnover": Metric(float(np.mean(of.traded / of.capital))),
         "trades_per_session": Metric(float(of.fills.mean())),
     }
 
 
+def _over_draws(each: Sequence[Estimate]) -> Estimate:
+    """Mean value and mean error of the draws that have a value."""
+    known = [one for one in each if not math.isnan(one.value)]
+    if not known:
+        return Estimate(math.nan)
+    return Estimate(*(float(np.mean(part)) for part in zip(*known, strict=True)))
+
+
+def _years_needed(ratio: Estimate, days: int) -> float:
+    """Of daily data until a ratio that stays what it is lies 1.96 errors from 0."""
+    if math.isnan(ratio.value) or ratio.value == 0:
+        return math.nan
+    return (1 + (days - 1) * (ERRORS * ratio.error / ratio.value) ** 2) / DAYS_A_YEAR
+
+
+def _drawdown(returns: Float64) -> float:
+    """Deepest fall of each draw's summed returns from their peak, a share of capital; the mean."""
+    equity = np.pad(np.cumsum(returns, axis=1), ((0, 0), (1, 0)))
+    return float(np.max(np.maximum.accumulate(equity, axis=1) - equity, axis=1).mean())
+
+
 def _spread(values: Float64) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    """Standard deviation over sessions of each draw's `[K, D]`; the mean."""
+    return float(values.std(axis=1, ddof=1).mean()) if values.shape[1] > 1 else math.nan
 
 
 def _total(daily: Float64) -> Metric:
-    """A sum over sessions, taken for independent draws of one distribution."""
-    return _interval(float(daily.sum()), _spread(daily) * math.sqrt(len(daily)))
+    """A sum over sessions `[K, D]`, which are taken for independent draws of one distribution."""
+    return _interval(float(daily.sum(axis=1).mean()), _spread(daily) * math.sqrt(daily.shape[1]))
 
 
 def _interval(value: float, error: float) -> Metric:

@@ -21,7 +21,7 @@ from jules_jax.market.rows import Rows
 from jules_jax.market.splits import Dates, Split
 from jules_jax.market.table import MarketData
 
-PADDING = 1024
+PADDING = 512
 """Steps that a length is rounded up to, so that splits of nearly one length share a program."""
 FILLS = ("trade/orders", "trade/forced_exits", "trade/session_liquidations")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jules_jax.errors import InputError
 from jules_jax.evaluation import out_of_sample
 from jules_jax.evaluation.out_of_sample import Series
@@ -91,7 +93,7 @@ def _line(name: str, train: str, test: str, of: Series) -> str:
     return (
         f"{name:<8}{train:<26}{test:<26}{len(of.dates):>8}"
         f"{numbers['net_pnl'].value:>13,.2f}{numbers['gross_pnl'].value:>12,.2f}"
-        f"{'–' if math.isnan(costs) else f'{costs:.2f}':>11}{of.fills.sum():>8,.0f}"
+        f"{'–' if math.isnan(costs) else f'{costs:.2f}':>11}{of.fills.sum(axis=1).mean():>8,.0f}"
         f"{'–' if math.isnan(ratio.value) else f'{ratio.value:.2f} ± {ratio.error:.2f}':>17}"
     )
 
@@ -120,7 +122,18 @@ def _of_policy(found: WalkForward, who: str) -> dict[str, Any]:
     return {
         "folds": [_fold(each, who) for each in found.folds],
         "overall": _plain(joined),
-        "daily": {"labels": [str(date) for date in joined.dates], "net": joined.net.tolist()},
+        "daily": _daily(joined),
+    }
+
+
+def _daily(of: Series) -> dict[str, list[Any]]:
+    """Net P&L of each session: the mean over draws, and where nine in ten of them lie."""
+    low, high = np.quantile(of.net, [0.05, 0.95], axis=0)
+    return {
+        "labels": [str(date) for date in of.dates],
+        "net": of.net.mean(axis=0).tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
     }
 
 
