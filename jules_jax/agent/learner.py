@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jules_jax import config
-from jules_jax.agent import lstm, network, ppo, rollout
+from jules_jax.agent import lstm, moments, network, ppo, rollout
 from jules_jax.agent.rollout import Metrics
 from jules_jax.env.params import cast_section
 from jules_jax.errors import InputError
@@ -216,8 +216,8 @@ class Learner:
             metrics["histogram/ep_rew"] = _count_between(self.return_edges, steps.ep_rew)
         params = network.observe_rollout(
             learned.params,
-            ppo.moments(batch.obs, LANE, axis=(0, 1)),
-            ppo.moments(batch.target, LANE),
+            moments.over_devices(batch.obs, LANE, axis=(0, 1)),
+            moments.over_devices(batch.target, LANE),
         )
         state = replace(learned, params=params, lanes=lanes, update=state.update + 1)
         return state, metrics, steps.watched
@@ -286,11 +286,11 @@ class Learner:
         return grads, stats | {"ratio_deviation": deviation}
 
     def _minibatches(self, key: jax.Array) -> jax.Array:
-        """This device's lanes in each optimizer step, `[n_epochs · num_minibatches, N / (D · M)]`.
+        """This device's lanes in each optimizer step, `[n_epochs · num_minibatches, lanes]`.
 
-        Groups of neighbouring lanes are shuffled within themselves, and minibatch m is the m-th
-        slice of every group: no lane changes device, and which lanes meet in a minibatch does not
-        depend on the number of devices.
+        They are N / (D · num_minibatches) of its N / D. Groups of neighbouring lanes are shuffled
+        within themselves, and the m-th minibatch is the m-th slice of every group: no lane changes
+        device, and which lanes meet in a minibatch does not depend on the number of devices.
         """
         settings = self.settings.ppo
         groups = self.shuffle_groups // self.mesh.size
@@ -334,14 +334,14 @@ def _rollout_metrics(
 ) -> Metrics:
     """Metrics of a rollout, over the lanes of all devices."""
     sums = jax.tree.map(lambda leaf: lax.psum(jnp.sum(leaf), LANE), totals)
-    _, unexplained = ppo.moments(batch.target - steps.value, LANE)
-    _, variance = ppo.moments(batch.target, LANE)
+    _, unexplained = moments.over_devices(batch.target - steps.value, LANE)
+    _, variance = moments.over_devices(batch.target, LANE)
     explained = 1.0 - unexplained / jnp.where(variance > 0, variance, jnp.inf)
     own = {"rew", "len"}
     return {
         "train/explained_variance": jnp.where(variance > 0, explained, 0.0),
         "rollout/reward_sum": sums.steps["rew"],
-        "rollout/reward_var": ppo.moments(steps.reward, LANE)[1],
+        "rollout/reward_var": moments.over_devices(steps.reward, LANE)[1],
         "rollout/ep_rew_sum": sums.episodes["rew"],
         "rollout/ep_len_sum": sums.episodes["len"],
         "rollout/episodes": sums.num_episodes,

@@ -359,14 +359,14 @@ def vwap_momentum(threshold: float, exit: float) -> Rule:
     return Rule(VWAP, 1.0, threshold, exit)
 
 
-THRESHOLDS = (0.5, 1.0, 1.5, 2.0)
-EXITS = (-1.0, 0.0, 0.5)
+THRESHOLDS = (0.125, 0.25, 0.5, 1.0, 1.5, 2.0)
+EXITS = (-4.0, -2.0, -1.0, 0.0, 0.5)
 """Of the grid: entries are O(1); exits in units of the threshold."""
 KINDS = (vwap_reversion, vwap_momentum, ema_reversion, ema_momentum, rsi_reversion)
 
 
 def grid() -> dict[str, Rule]:
-    """Five kinds of rule at four thresholds and three exits each, by name."""
+    """Five kinds of rule at six thresholds and five exits each, by name."""
     return {
         f"{kind.__name__} {threshold:g} {share * threshold:g}": kind(threshold, share * threshold)
         for kind, threshold, share in itertools.product(KINDS, THRESHOLDS, EXITS)

@@ -95,11 +95,13 @@ def train(
                 prepared = preparation.resume(settings, run, say, allow=allow_config_change)
             else:
                 prepared = preparation.begin(settings, run, say, init_from)
+            began = time.monotonic()
             validation = Validation(prepared.settings, prepared.market)
+            seconds = time.monotonic() - began
         except BaseException:
             run.release()
             raise
-        say(f"validation  {validation.note}\nrun         {run.path}\n")
+        say(f"validation  {validation.note}; {seconds:.1f} s\nrun         {run.path}\n")
         return _trained(prepared, run, validation, trace, say)
 
 
@@ -225,6 +227,8 @@ def _updates(
     began, first = time.monotonic(), prepared.saved.done + 1
     if prepared.saved is NOTHING_DONE:
         keeper.keep(state, members, {})
+        say(f"checkpoint  of the beginning; {time.monotonic() - began:.1f} s")
+        began = time.monotonic()
 
     def finish(
         update: int,

@@ -85,7 +85,7 @@ def test_every_lane_may_have_a_rule_of_its_own():
 
 def test_the_grid_has_every_rule_once():
     grid = reference_policies.grid()
-    assert len(grid) == len(set(grid.values())) == 60
+    assert len(grid) == len(set(grid.values())) == 150
     assert grid["vwap_reversion 1.5 -1.5"] == Rule(3, -1.0, 1.5, -1.5)
 
 
