@@ -49,12 +49,15 @@ def main() -> None:
 
 
 def _act(action: str, names: list[str], settings: config.Config, extras: Mapping[str, Any]) -> int:
-    from jules_jax.training import run_history
+    from jules_jax.training import registry, run_history
 
     runs_dir = Path(settings.runs_dir)
     if action == "share":
         return _share(Path(settings.checkpoint_dir) / names[0], extras["to"])
-    lines = run_history.read(runs_dir)
+    lines = registry.read(runs_dir)
+    if torn := registry.unreadable(runs_dir):
+        what = f"{torn} of its lines cannot be read, and are passed over"
+        print(f"{runs_dir / registry.FILE}: {what}", file=sys.stderr)
     found = run_history.runs(lines)
     if not found and action in ("list", "prune"):
         print(f"no run in {runs_dir} yet")

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tensorboardX import summary
 
 from jules_jax import config
 from jules_jax.errors import InputError, Stopped
@@ -25,13 +27,14 @@ from jules_jax.training import (
     checkpoints,
     loop,
     market,
+    metrics_file,
     population,
     preparation,
     provenance,
     registry,
     run_directory,
 )
-from jules_jax.training.monitor import cut
+from jules_jax.training.events import EventFile
 from tests.tiny import SETTINGS, TINY, write_bars
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -381,11 +384,12 @@ def test_rows_after_the_checkpoint_and_half_rows_are_cut_off(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     rows = [json.dumps({"update": update}) + "\n" for update in range(1, 6)]
     metrics.write_text("".join(rows) + '{"update": 6, "tra')
-    cut(metrics, 5)
+    assert [row["update"] for row in metrics_file.read(tmp_path)] == [1, 2, 3, 4, 5]
+    metrics_file.cut(tmp_path, 5)
     assert metrics.read_text() == "".join(rows)
-    cut(metrics, 3)
+    metrics_file.cut(tmp_path, 3)
     assert metrics.read_text() == "".join(rows[:3])
-    cut(metrics, 0)
+    metrics_file.cut(tmp_path, 0)
     assert metrics.read_text() == ""
 
 
@@ -404,6 +408,31 @@ def test_events_after_the_checkpoint_are_hidden_from_tensorboard(tmp_path):
         offset += length + 16
         starts += [event.step] if event.HasField("session_log") else []
     assert starts == [3 * 128 + 1]  # the first step of update 4
+
+
+def test_a_full_disk_under_the_events_is_an_error_and_not_a_wait_for_ever(tmp_path):
+    """In a thread, so that a writer that waits fails the test, and is not waited for."""
+    ended: list[OSError] = []
+
+    def write() -> None:
+        events = EventFile(tmp_path)
+        try:
+            for step in range(100):
+                pixels = np.random.default_rng(step).integers(0, 255, (64, 64, 3), np.uint8)
+                events.add(summary.image("noise", pixels, dataformats="HWC"), step)
+        except OSError as error:
+            ended.append(error)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        thread.join(60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not thread.is_alive()
+    assert len(ended) == 1
 
 
 def test_the_newest_checkpoints_are_kept_and_the_best(kept, tmp_path):

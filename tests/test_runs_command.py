@@ -11,7 +11,7 @@ import pytest
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.training import registry, run_history
+from jules_jax.training import registry, run_directory, run_history
 from tests.test_commands import run
 
 OLD = 1_600_000_000
@@ -79,7 +79,7 @@ def test_openings_of_the_test_split_are_counted_by_the_run_whose_checkpoint_it_w
     run_history.opened_test_split(settings, root / "checkpoints" / "b" / "seed-1" / "40")
     run_history.opened_test_split(settings, root / "checkpoints" / "b" / "seed-2" / "40")
     run_history.opened_test_split(settings, root / "elsewhere" / "foreign" / "40")
-    found = run_history.runs(run_history.read(root / "runs"))
+    found = run_history.runs(registry.read(root / "runs"))
     assert {each.name: each.test_openings for each in found if each.test_openings} == {
         "b": 2, "foreign": 1,
     }  # fmt: skip
@@ -98,10 +98,10 @@ def test_a_resumed_run_is_one_trial_and_ends_as_it_ends_last(tmp_path):
     (tmp_path / "runs").mkdir()
     for event, details in (("started", {"agents": 1}), ("interrupted", {}), ("resumed", {})):
         registry.append(tmp_path / "runs", event, "x", **details)
-    (found,) = run_history.runs(run_history.read(tmp_path / "runs"))
+    (found,) = run_history.runs(registry.read(tmp_path / "runs"))
     assert (found.agents, found.outcome) == (1, "no end recorded")
     registry.append(tmp_path / "runs", "finished", "x")
-    (found,) = run_history.runs(run_history.read(tmp_path / "runs"))
+    (found,) = run_history.runs(registry.read(tmp_path / "runs"))
     assert (found.agents, found.outcome) == (1, "finished")
 
 
@@ -160,6 +160,40 @@ def test_pruning_leaves_alone_a_run_that_may_be_going_on(root, capsys):
     assert left(root)["runs"] == ["a", "d"]
 
 
+def test_pruning_leaves_alone_a_population_whose_members_train(root, capsys):
+    member = root / "runs" / "b" / "seed-1"
+    member.mkdir()
+    (member / "metrics.jsonl").write_text("")
+    run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    assert left(root)["runs"] == ["b", "d"]
+
+
+def test_pruning_leaves_alone_a_run_that_a_process_holds(root, capsys):
+    """One that compiles has written no metrics yet."""
+    with run_directory.alone(root / "runs" / "a"):
+        run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    assert left(root)["runs"] == ["a", "d"]
+
+
+def test_pruning_goes_by_when_a_run_last_began(root, capsys):
+    registry.append(root / "runs", "resumed", "a", update=3)
+    registry.append(root / "runs", "started", "b")  # the name is used again
+    run(capsys, "runs", "prune", "--keep", "2", "--yes", *places(root))
+    assert left(root)["runs"] == ["a", "b"]
+
+
+def test_pruning_leaves_alone_a_policy_that_was_trained_elsewhere(root, capsys):
+    shipped = root / "checkpoints" / "shipped" / "40"
+    shipped.mkdir(parents=True)
+    settings = config.load(
+        {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
+    )
+    run_history.opened_test_split(settings, shipped)
+    registry.append(root / "runs", "started", "e")
+    run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    assert left(root)["checkpoints"] == ["d", "shipped"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -176,9 +210,13 @@ def test_what_is_wrong_is_said_in_a_sentence(root, capsys, words, sentence):
     assert sentence in err
 
 
-def test_a_damaged_registry_is_named_by_its_line(root, capsys):
+def test_a_line_torn_off_is_told_of_and_costs_no_more_than_itself(root, capsys):
     with open(root / "runs" / "registry.jsonl", "a", encoding="utf-8") as file:
-        file.write("[1]\n")
-    status, _, err = run(capsys, "runs", "list", *places(root))
-    assert status == 2
-    assert "registry.jsonl line 8 is '[1]'" in err
+        file.write('[1]\n{"time": "2026-03-01T00')  # edited, and torn off by a full disk
+    registry.append(root / "runs", "resumed", "c", update=3)
+    for action in (("list",), ("show", "c"), ("compare", "a", "d"), ("prune", "--yes")):
+        status, _, err = run(capsys, "runs", *action, *places(root))
+        assert status == 0
+        assert "registry.jsonl: 2 of its lines cannot be read" in err
+    assert registry.read(root / "runs")[-1]["event"] == "resumed"
+    assert run_directory.saved_settings("latest", str(root / "runs"))["name"].value == "c"

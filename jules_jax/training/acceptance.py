@@ -6,13 +6,14 @@ import dataclasses
 import json
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
 
 from jules_jax import config
 from jules_jax.config import Config
@@ -21,11 +22,11 @@ from jules_jax.evaluation import evidence as trials
 from jules_jax.evaluation import gates
 from jules_jax.evaluation.evidence import Evidence
 from jules_jax.evaluation.gates import Estimate, Gate
-from jules_jax.training import checkpoints
+from jules_jax.training import checkpoints, metrics_file
+from jules_jax.training.events import EventFile
 from jules_jax.training.run_directory import CONFIG_FILE
 
 FILE = "gates.json"
-METRICS_FILE = "metrics.jsonl"
 SCHEMA_VERSION = 1
 JUDGED = (
     "market",
@@ -167,11 +168,11 @@ def find(path: str) -> Path:
         raise InputError(
             f"{path}: no such run or checkpoint, expected runs/NAME or checkpoints/NAME"
         )
-    if members := sorted(file.parent.name for file in directory.glob(f"*/{METRICS_FILE}")):
+    if members := sorted(file.parent.name for file in directory.glob(f"*/{metrics_file.FILE}")):
         raise InputError(
             f"{directory} is a population's, expected one of its members: {', '.join(members)}"
         )
-    if not (directory / METRICS_FILE).is_file() or any(_steps(directory)):
+    if not (directory / metrics_file.FILE).is_file() or any(_steps(directory)):
         return checkpoints.find(directory)
     own = (directory / CONFIG_FILE).is_file()
     at_home = directory if own else directory.parent
@@ -185,7 +186,7 @@ def run_of(step: Path, settings: Config) -> Path | None:
     home, runs = step.parent, Path(settings.runs_dir)
     member = runs / home.parent.name / home.name
     for directory in (home, member, runs / home.name):
-        if (directory / METRICS_FILE).is_file():
+        if (directory / metrics_file.FILE).is_file():
             return directory
     return None
 
@@ -207,9 +208,7 @@ def _metrics(directory: Path | None, update: int) -> list[dict[str, Any]]:
     """The run's rows of metrics up to `update`."""
     if directory is None:
         return []
-    lines = (directory / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
-    return [row for row in rows if row["update"] <= update]
+    return [row for row in metrics_file.read(directory) if row["update"] <= update]
 
 
 def progress(rows: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
@@ -246,10 +245,10 @@ def _write(verdict: Verdict, directory: Path, *, steps: int) -> None:
     path = directory / FILE
     try:
         path.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n", encoding="utf-8")
+        with closing(EventFile(directory, suffix=".gates")) as events:
+            events.add(summary.text("gates", markdown(verdict)), steps)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    with SummaryWriter(str(directory), filename_suffix=".gates") as writer:
-        writer.add_text("gates", markdown(verdict), steps)
+        raise InputError(f"{error.filename or path} cannot be written: {error.strerror}") from None
 
 
 def markdown(verdict: Verdict) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
 from tensorboardX.proto.summary_pb2 import Summary
 
 from jules_jax.env.metrics import COSTS, REQUESTS
+from jules_jax.training.events import EventFile
 
 RETURN_EDGES = tuple(np.sinh(np.linspace(-10.0, 10.0, 201)).tolist())
 """Edges of the histogram of episode rewards: a tenth apart near 0, a tenth of the reward far from
@@ -59,7 +60,7 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
 """Charts by group; numbered, as TensorBoard sorts them by name."""
 
 
-def write_layout(writer: SummaryWriter) -> None:
+def write_layout(events: EventFile) -> None:
     """Tells TensorBoard's Custom Scalars page how to group the charts."""
     groups = {
         group: {
@@ -67,10 +68,10 @@ def write_layout(writer: SummaryWriter) -> None:
         }
         for group, charts in LAYOUT.items()
     }
-    writer.add_custom_scalars(groups)
+    events.add(summary.custom_scalars(groups))
 
 
-def write_scalars(writer: SummaryWriter, scalars: Mapping[str, float | None], steps: int) -> None:
+def write_scalars(events: EventFile, scalars: Mapping[str, float | None], steps: int) -> None:
     """Writes an update's scalars as one event, which costs far less than one each.
 
     What is None is not written.
@@ -80,7 +81,7 @@ def write_scalars(writer: SummaryWriter, scalars: Mapping[str, float | None], st
         for name, value in scalars.items()
         if value is not None
     ]
-    writer.file_writer.add_summary(Summary(value=values), steps)
+    events.add(Summary(value=values), steps)
 
 
 def histograms(metrics: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
@@ -93,7 +94,7 @@ def histograms(metrics: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
 
 
 def write_histograms(
-    writer: SummaryWriter, raw: Mapping[str, float], returns: ArrayLike | None, steps: int
+    events: EventFile, raw: Mapping[str, float], returns: ArrayLike | None, steps: int
 ) -> None:
     """An update's histograms: what was requested, and the rewards of the episodes that ended.
 
@@ -102,17 +103,17 @@ def write_histograms(
     """
     requests = [raw.get(f"step_sum/action/{name}", 0.0) for name in REQUESTS]
     if sum(requests) > 0:
-        _write(writer, "histogram/action", requests, np.arange(3) - 1.0, [-0.5, 0.5, 1.5], steps)
+        _write(events, "histogram/action", requests, np.arange(3) - 1.0, [-0.5, 0.5, 1.5], steps)
     if returns is not None and np.sum(returns) > 0:
         edges = np.array(RETURN_EDGES)
         # what lies beyond the last edges is shown just outside of them
         limits = np.append(edges, 2 * edges[-1])
         middles = limits - np.diff(limits, prepend=2 * edges[0]) / 2
-        _write(writer, "histogram/ep_rew", returns, middles, limits, steps)
+        _write(events, "histogram/ep_rew", returns, middles, limits, steps)
 
 
 def _write(
-    writer: SummaryWriter,
+    events: EventFile,
     name: str,
     counts: ArrayLike,
     middles: ArrayLike,
@@ -124,7 +125,7 @@ def _write(
     used = np.flatnonzero(counts)
     # TensorBoard takes a bin's beginning from the bin before
     chosen = slice(max(used[0] - 1, 0), used[-1] + 1)
-    writer.add_histogram_raw(
+    histogram = summary.histogram_raw(
         name,
         min=float(middles[used[0]]),
         max=float(middles[used[-1]]),
@@ -133,5 +134,5 @@ def _write(
         sum_squares=float(counts @ middles**2),
         bucket_limits=limits[chosen].tolist(),
         bucket_counts=counts[chosen].tolist(),
-        global_step=steps,
     )
+    events.add(histogram, steps)

@@ -4,51 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
 
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.env import metrics as env_metrics
 from jules_jax.market.table import MarketData
-from jules_jax.training import dashboard, figures, schedule
+from jules_jax.training import dashboard, figures, metrics_file, schedule
+from jules_jax.training.events import EventFile
 from jules_jax.training.leaderboard import Leaderboard
 from jules_jax.training.panel import LivePanel, Progress, clock
 
 EPISODE_WINDOW = 100
 """Episode means are over the newest updates that hold at least this many episodes, as in SB3."""
 LEADERBOARD = "leaderboard.txt"
-METRICS = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
 PANEL_SECONDS = 1.0
 """The panel is drawn anew at most this often, so that quick updates do not wait for it."""
-
-
-def cut(metrics: Path, after: int) -> None:
-    """Ends the file of rows before the first that is of an update past `after`, or unfinished."""
-    if not metrics.exists():
-        return
-    kept = 0
-    for line in metrics.read_bytes().splitlines(keepends=True):
-        try:
-            whole = line.endswith(b"\n") and json.loads(line)["update"] <= after
-        except (ValueError, KeyError, TypeError):
-            break
-        if not whole:
-            break
-        kept += len(line)
-    os.truncate(metrics, kept)
 
 
 class EpisodeWindow:
@@ -108,13 +92,13 @@ class Recorder:
 
     def __init__(self, directory: Path, settings: config.Config, *, after: int = 0) -> None:
         self._settings = settings
-        metrics = directory / METRICS
+        metrics = directory / metrics_file.FILE
         later = None
         if after or metrics.exists():  # a run is resumed, from before its first update perhaps
-            cut(metrics, after)
+            metrics_file.cut(directory, after)
             later = after * settings.num_envs * settings.ppo.n_steps + 1
-        self._writer = SummaryWriter(str(directory), purge_step=later)
-        dashboard.write_layout(self._writer)
+        self._events = EventFile(directory, purge_step=later)
+        dashboard.write_layout(self._events)
         self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._window = EpisodeWindow()
         now = time.monotonic()
@@ -123,7 +107,7 @@ class Recorder:
 
     def snapshot(self) -> dict[str, Any]:
         """What a resumed run's recorder needs, as JSON has it; all that was written is on disk."""
-        self._writer.flush()
+        self._events.flush()
         return {"window": self._window.snapshot(), "elapsed": time.monotonic() - self._began}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -132,9 +116,9 @@ class Recorder:
         self._began -= snapshot["elapsed"]
 
     def close(self) -> None:
-        """Closes the files."""
-        self._writer.close()
-        self._file.close()
+        """Closes the files, both of them whatever becomes of one."""
+        with self._file:
+            self._events.close()
 
     def restart(self) -> None:
         """Leaves out of all means the episodes begun so far: another agent's weights play on."""
@@ -152,8 +136,8 @@ class Recorder:
         scalars = self._scalars(update, metrics)
         steps = update * self._settings.num_envs * self._settings.ppo.n_steps
         row = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        dashboard.write_scalars(self._writer, row, steps)
-        dashboard.write_histograms(self._writer, metrics, returns, steps)
+        dashboard.write_scalars(self._events, row, steps)
+        dashboard.write_histograms(self._events, metrics, returns, steps)
         self._file.write(json.dumps({"update": update, "timesteps": steps, **row}) + "\n")
         self._file.flush()
         return scalars
@@ -162,7 +146,7 @@ class Recorder:
         """Writes images `[height, width, 3]` by name, drawn after `update`."""
         steps = update * self._settings.num_envs * self._settings.ppo.n_steps
         for name, pixels in images.items():
-            self._writer.add_image(name, pixels, steps, dataformats="HWC")
+            self._events.add(summary.image(name, pixels, dataformats="HWC"), steps)
 
     def _scalars(self, update: int, raw: dict[str, float]) -> dict[str, float]:
         sums = {"episodes": raw["rollout/episodes"]}
@@ -240,12 +224,13 @@ class Monitor:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for recorder in self._recorders:
-            recorder.close()
-        if self._panel:
-            self._panel.__exit__(*error)
-        elif sys.stdout.isatty():
-            print()
+        with ExitStack() as closing:  # all of it, whichever cannot be closed: the panel comes last
+            if self._panel:
+                closing.push(self._panel)
+            elif sys.stdout.isatty():
+                closing.callback(print)
+            for recorder in self._recorders:
+                closing.callback(recorder.close)
 
     def log(self, update: int, metrics: dict[str, np.ndarray]) -> None:
         """Writes and shows the metrics of update `update` (from 1); `[M]` of a population."""

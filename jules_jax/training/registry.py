@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jules_jax.errors import InputError
+
 FILE = "registry.jsonl"
+
+Line = dict[str, Any]
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -32,16 +37,56 @@ def check(runs_dir: Path) -> None:
 
 
 def append(runs_dir: Path, event: str, run: str, **details: Any) -> None:
-    """Adds a line: `event` (started, finished, …) of `run`, with the time and `details`."""
+    """Adds a line: `event` (started, finished, …) of `run`, with the time and `details`.
+
+    It begins anew after a line that was torn off. Raises `InputError` where it cannot be written.
+    """
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"time": moment, "event": event, "run": run, **details})
-    with open(runs_dir / FILE, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with open(runs_dir / FILE, "ab+") as file:
+            begin = b"" if _is_ended(file) else b"\n"
+            file.write(begin + line.encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"{runs_dir / FILE} cannot be written: {error.strerror}") from None
 
 
-def read(runs_dir: Path) -> list[dict[str, Any]]:
-    """Every line ever added; empty where there is no registry yet."""
+def _is_ended(file: Any) -> bool:
+    """Whether the last line of a file is whole; so it is of an empty one."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+def read(runs_dir: Path) -> list[Line]:
+    """Every line ever added that can be read; empty where there is no registry yet."""
+    return [line for line in _lines(runs_dir) if line is not None]
+
+
+def unreadable(runs_dir: Path) -> int:
+    """How many lines `read` passes over: torn off by a kill or a full disk, or edited."""
+    return sum(line is None for line in _lines(runs_dir))
+
+
+def _lines(runs_dir: Path) -> list[Line | None]:
     path = runs_dir / FILE
-    if not path.exists():
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return [_line(line) for line in text.splitlines() if line.strip()]
+
+
+def _line(text: bytes) -> Line | None:
+    """A line with time, event and run; None where it has not."""
+    try:
+        line: Line = json.loads(text)
+        datetime.fromisoformat(line["time"])
+        named = isinstance(line["event"], str) and isinstance(line["run"], str)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return line if named else None

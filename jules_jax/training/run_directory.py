@@ -106,6 +106,17 @@ def alone(run: Path) -> Iterator[None]:
         os.close(directory)
 
 
+def is_taken(run: Path) -> bool:
+    """Whether another process trains in a run's directory at this moment."""
+    if not run.is_dir():
+        return False
+    try:
+        with alone(run):
+            return False
+    except InputError:
+        return True
+
+
 def saved_settings(run: str, runs_dir: str) -> config.Layer:
     """The settings that a run goes on with, under its present name and place.
 

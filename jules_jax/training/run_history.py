@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.training import registry
+from jules_jax.training import metrics_file, registry, run_directory
 from jules_jax.training.run_directory import CONFIG_FILE
 
 BEGINNINGS = ("started", "resumed")
@@ -43,7 +42,8 @@ class Run:
 
     outcome: `finished`, `failed`, …; `no end recorded` of one that goes on or was killed. agents:
     how many it trained. test_openings: evaluations of it on a test split. seconds: from its first
-    line to its last, NaN where there is no end.
+    line to its last, NaN where there is no end. begun: the place in the registry of the line that
+    it last began or went on with, −1 of a policy that was trained elsewhere.
     """
 
     name: str
@@ -55,33 +55,7 @@ class Run:
     outcome: str = ""
     seconds: float = math.nan
     test_openings: int = 0
-
-
-def read(runs_dir: Path) -> list[dict[str, Any]]:
-    """The registry's lines; raises `InputError` naming the line that cannot be read."""
-    try:
-        text = (runs_dir / registry.FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"{runs_dir / registry.FILE} cannot be read: {error.strerror}") from None
-    lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            lines += [_checked(json.loads(line))] if line.strip() else []
-        except ValueError:
-            raise InputError(
-                f"{runs_dir / registry.FILE} line {number} is {line[:60]!r}, expected a JSON "
-                "object with time, event and run"
-            ) from None
-    return lines
-
-
-def _checked(line: Any) -> dict[str, Any]:
-    if not isinstance(line, dict) or not {"time", "event", "run"} <= set(line):
-        raise ValueError
-    datetime.fromisoformat(line["time"])
-    return line
+    begun: int = -1
 
 
 def opened_test_split(settings: config.Config, checkpoint: Path) -> None:
@@ -89,31 +63,28 @@ def opened_test_split(settings: config.Config, checkpoint: Path) -> None:
 
     Raises `InputError` where it cannot be added: held-out prices are not looked at uncounted.
     """
-    runs_dir, home = Path(settings.runs_dir), Path(settings.checkpoint_dir).resolve()
+    home = Path(settings.checkpoint_dir).resolve()
     inside = checkpoint.resolve()
     name = inside.relative_to(home).parts[0] if home in inside.parents else inside.parent.name
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        registry.append(
-            runs_dir,
-            OPENED,
-            name,
-            config_hash=registry.config_hash(config.to_dict(settings)),
-            data=settings.market.data,
-            checkpoint=str(checkpoint),
-        )
-    except OSError as error:
-        raise InputError(
-            f"{runs_dir / registry.FILE} cannot be written: {error.strerror}"
-        ) from None
+    registry.append(
+        Path(settings.runs_dir),
+        OPENED,
+        name,
+        config_hash=registry.config_hash(config.to_dict(settings)),
+        data=settings.market.data,
+        checkpoint=str(checkpoint),
+    )
 
 
 def runs(lines: Iterable[Mapping[str, Any]]) -> list[Run]:
     """Every run that the registry's lines tell of, oldest first."""
     of: dict[str, list[Mapping[str, Any]]] = {}
-    for line in lines:
-        of.setdefault(str(line["run"]), []).append(line)
-    found = [_of_lines(name, own) for name, own in of.items()]
+    begun: dict[str, int] = {}
+    for place, line in enumerate(lines):
+        of.setdefault(line["run"], []).append(line)
+        if line["event"] in BEGINNINGS:
+            begun[line["run"]] = place
+    found = [replace(_of_lines(name, own), begun=begun.get(name, -1)) for name, own in of.items()]
     return sorted(found, key=lambda run: run.started)
 
 
@@ -165,17 +136,8 @@ def find(found: Iterable[Run], name: str) -> Run:
 
 def last_metrics(run_dir: Path) -> dict[str, Any]:
     """The last whole row of a run's metrics; empty where there is none."""
-    path = run_dir / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            row = json.loads(line)
-        except ValueError:  # a run that was killed may leave half a line
-            continue
-        if isinstance(row, dict):
-            return row
-    return {}
+    rows = metrics_file.read(run_dir)
+    return rows[-1] if rows else {}
 
 
 def settings_of(run_dir: Path) -> dict[str, Any]:
@@ -203,15 +165,15 @@ class Leftover:
 
 
 def old(found: Sequence[Run], runs_dir: Path, checkpoint_dir: Path, *, keep: int) -> list[Leftover]:
-    """What all but the `keep` newest runs have left on disk, oldest first.
+    """What all but the `keep` runs begun or resumed last have left on disk, oldest first.
 
-    Only directories named as a run of the registry count, and of those no symbolic links; nor does
-    a run that may still be going on.
+    Only directories named as a run that the registry has the beginning of count, and of those no
+    symbolic links; nor does a run that may still be going on.
     """
     leftovers, present = [], []
-    for run in found:
-        if run.name != Path(run.name).name or run.name in ("", ".", ".."):
-            continue  # no name that a run can have had
+    for run in sorted(found, key=lambda run: run.begun):
+        if run.begun < 0 or run.name != Path(run.name).name or run.name in ("", ".", ".."):
+            continue  # trained elsewhere, or no name that a run can have had
         places = (runs_dir / run.name, checkpoint_dir / run.name)
         directories = tuple(place for place in places if place.is_dir() and not place.is_symlink())
         if directories:
@@ -223,8 +185,10 @@ def old(found: Sequence[Run], runs_dir: Path, checkpoint_dir: Path, *, keep: int
 
 
 def _is_active(run_dir: Path) -> bool:
-    path = run_dir / "metrics.jsonl"
-    return path.is_file() and time.time() - path.stat().st_mtime < ACTIVE_SECONDS
+    """Whether a process trains the run, or did a moment ago, or one of its members."""
+    written = [path.stat().st_mtime for path in run_dir.rglob(metrics_file.FILE)]
+    recent = time.time() - max(written, default=0.0) < ACTIVE_SECONDS
+    return recent or run_directory.is_taken(run_dir)
 
 
 def _size(directory: Path) -> int:

@@ -7,12 +7,10 @@ All values of a round share their seeds, and the paths that they are played on.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +24,7 @@ from jules_jax.errors import InputError
 from jules_jax.evaluation import backtest, comparison
 from jules_jax.evaluation.comparison import HeldOut
 from jules_jax.evaluation.statistics import Interval, mean_interval, ratio_of_means
-from jules_jax.training import checkpoints, loop, population
+from jules_jax.training import checkpoints, loop, metrics_file, population
 from jules_jax.training.calibration.knobs import PENALTIES, Knob
 from jules_jax.training.calibration.search import Response
 from jules_jax.training.population import Member
@@ -215,8 +213,7 @@ def _sampled(precision: str) -> Policy:
 
 def _logged(run: Path) -> tuple[float, float]:
     """Entropy over the newest updates, and the newest `rollout/ep_rew_mean` (NaN before one)."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-NEWEST:]
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    rows = metrics_file.read(run)[-NEWEST:]
     entropy = -float(np.mean([row["train/entropy_loss"] for row in rows]))
     reward = rows[-1].get("rollout/ep_rew_mean")
     return entropy, float("nan") if reward is None else float(reward)
