@@ -254,7 +254,8 @@ def _record(
             left -= len(some.starts.row)
             if left <= 0:
                 break
-    few = _some(first, min(WATCHED, len(first.starts.row)))
+    one_draw = int(np.count_nonzero(first.draw == 0))  # another one would be much the same
+    few = _some(first, min(WATCHED, one_draw))
     env_params = make_params(few.config, few.market)
     for who in assessment.trained(final):
         played = recording.play(who, params, env_params, few.starts, few.key)
