@@ -101,6 +101,7 @@ def test_the_joined_history_is_that_of_the_tests_one_after_the_other(walked) -> 
     assert found.folds[0].accounts["trained, greedy"].net.shape == (1, 2, 2)
 
 
+@pytest.mark.long
 def test_a_fold_is_what_its_run_trained_alone_would_be(walked, tmp_path: Path) -> None:
     root, found = walked
     fold = found.folds[1].fold
@@ -182,6 +183,7 @@ def test_other_settings_other_bars_and_other_weights_are_refused_by_name(walked,
     assert registered(settings) == before
 
 
+@pytest.mark.long
 def test_weights_to_begin_with_are_told_of_and_remembered(again) -> None:
     settings, said = again
     weights = Path(settings.checkpoint_dir) / "walk-fold0"
@@ -194,6 +196,7 @@ def test_weights_to_begin_with_are_told_of_and_remembered(again) -> None:
     assert any(text.startswith("weights     from") for text in said)
 
 
+@pytest.mark.long
 def test_the_best_by_validation_is_tested_where_there_is_one(again) -> None:
     settings, said = again
     kept = replace(settings.checkpoints, validation_episodes=4, every=1, keep=1)
