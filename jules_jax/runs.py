@@ -113,9 +113,7 @@ def _agrees(question: str) -> bool:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         print()
-        raise errors.InputError(
-            "prune asks first, and nobody answered: scripts pass --yes"
-        ) from None
+        raise errors.InputError("prune asks first, and nobody answered: pass --yes") from None
 
 
 if __name__ == "__main__":

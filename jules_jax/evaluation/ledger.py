@@ -44,9 +44,9 @@ class Ledger:
 
     sums: `[N, D]` float64 by name: those of `env.metrics.step_metrics` and of `measures`, dollars,
     counts and reward units. by_time: `[K]` likewise, of all accounts and sessions, by half hours
-    since the open. equity: `[M, P]` of the first M accounts at the steps `points` `[P]`, in units of
-    initial capital. final_equity, drawdown (the deepest below the equity's own peak, a share of it):
-    `[N]`. liquidation: `[N]` dollars that closing what is held at the end would cost.
+    since the open. equity: `[M, P]` of the first M accounts at the steps `points` `[P]`, in units
+    of initial capital. final_equity, drawdown (the deepest below the equity's own peak, a share of
+    it): `[N]`. liquidation: `[N]` dollars that closing what is held at the end would cost.
     """
 
     sums: dict[str, Array]

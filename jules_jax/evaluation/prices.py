@@ -40,7 +40,8 @@ class Chunk:
     session; before: `[N]` int32 the number that an account's own sessions are counted from.
     complete: `[N, D]` bool, the sessions that an account is there for, from the first bar or the
     second to the last. draw: `[N]`, accounts of one draw trade together. key: of what policies
-    draw. key_paths: of `SimulatedFeed.fresh`, which made the paths; None of recorded bars. time: `[R]` int64 UTC nanoseconds, 0 of simulated bars.
+    draw. key_paths: of `SimulatedFeed.fresh`, which made the paths; None of recorded bars. time:
+    `[R]` int64 UTC nanoseconds, 0 of simulated bars.
     """
 
     config: Config

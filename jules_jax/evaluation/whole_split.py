@@ -60,7 +60,7 @@ def play(
         net=played.sums["pnl/net"].reshape(shape),
         gross=played.sums["pnl/gross"].reshape(shape),
         traded=played.sums["trade/turnover"].reshape(shape),
-        fills=sum(played.sums[name] for name in FILLS).reshape(shape),
+        fills=np.sum([played.sums[name] for name in FILLS], axis=0).reshape(shape),
         capital=final.config.account.initial_capital,
         stopped=lived < chunk.starts.steps.reshape(shape[:2]),
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tensorboardX import summary
 
 from jules_jax import config
-from jules_jax.config import Config
+from jules_jax.config import CONFIG_FILE, Config
 from jules_jax.errors import InputError
 from jules_jax.evaluation import evidence as trials
 from jules_jax.evaluation import gates
@@ -24,7 +24,6 @@ from jules_jax.evaluation.evidence import Evidence
 from jules_jax.evaluation.gates import Estimate, Gate
 from jules_jax.training import checkpoints, metrics_file
 from jules_jax.training.events import EventFile
-from jules_jax.training.run_directory import CONFIG_FILE
 
 FILE = "gates.json"
 SCHEMA_VERSION = 1

@@ -177,7 +177,7 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
     differs from the settings saved there holds for every member. Raises `InputError`.
     """
     divergence = guard.load(path)
-    saved = config.read_yaml(str(path / run_directory.CONFIG_FILE))
+    saved = config.read_yaml(str(path / config.CONFIG_FILE))
     found = config.differences(config.resolve(saved), settings)
     changed = {key: value for key, (_, value) in found.items()}
     members = tuple(

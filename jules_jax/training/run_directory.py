@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jules_jax import config
+from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
 from jules_jax.training import registry
 
-CONFIG_FILE = "config.yaml"
 LATEST = "latest"
 POPULATION = "population"
 """Under a population's checkpoints: those of it as a whole, which it goes on from."""
