@@ -99,8 +99,7 @@ def _prune(leftovers: list[Any], keep: int, *, asks: bool) -> int:
         for directory in leftover.directories:
             print(f"  {directory}")
     megabytes = sum(leftover.size for leftover in leftovers) / 2**20
-    question = f"Remove these directories of {len(leftovers)} runs, {megabytes:,.1f} MiB? [y/N] "
-    if asks and not _agrees(question):
+    if asks and not _agrees(f"Remove these of {len(leftovers)} runs, {megabytes:,.1f} MiB? [y/N] "):
         print("nothing was removed")
         return 1
     run_history.remove(leftovers)
