@@ -101,4 +101,4 @@ def _blocks(columns: Columns, types: Mapping[str, str]) -> Iterator[Columns]:
 
 
 def _bytes(rows: Array) -> memoryview:
-    return memoryview(rows.view(np.uint8))  # type: ignore[arg-type]
+    return rows.view(np.uint8).data

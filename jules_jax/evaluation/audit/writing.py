@@ -138,12 +138,12 @@ class Writer:
                 "timestamp_ns": times[live],
                 "progress": np.full(len(lane), progress),
             }
-            steps |= {name: values[live] for name, values in arrays.items()}
-            steps |= split(BAR_COLUMNS, table_rows[:, 1:][live])
-            steps |= split(OBSERVATION_COLUMNS, np.asarray(observations)[live])
+            steps |= {name: played(values, live) for name, values in arrays.items()}
+            steps |= split(BAR_COLUMNS, played(table_rows[:, 1:], live))
+            steps |= split(OBSERVATION_COLUMNS, played(np.asarray(observations), live))
             unknown = np.full(live.shape, np.nan, np.float32)
             thought = np.stack([unknown] * 3, -1) if logits is None else np.asarray(logits)
-            steps |= split(LOGIT_COLUMNS, thought[live])
+            steps |= split(LOGIT_COLUMNS, played(thought, live))
             steps["value"] = (unknown if values is None else np.asarray(values))[live]
             count = len(start_rows)
             begun: Columns = words(named, count) | {"symbol_name": chosen(names, np.arange(count))}
@@ -306,6 +306,11 @@ def is_live(time: Array, terminated: Array) -> Array:
     return live
 
 
+def played(values: Array, live: Array) -> Array:
+    """Of `[N, T, …]` the steps that were, `[n, …]`."""
+    return values.reshape(-1, *values.shape[2:]) if live.all() else values[live]
+
+
 def words(named: dict[str, str], count: int) -> Columns:
     """Columns of one text each."""
     return {name: chosen([word], np.zeros(count, np.int32)) for name, word in named.items()}
@@ -320,5 +325,5 @@ def chosen(texts: list[str], place: Array) -> Any:
 
 
 def split(names: tuple[str, ...], values: Array) -> Columns:
-    """Columns of `[n, len(names)]`."""
-    return {name: values[:, place] for place, name in enumerate(names)}
+    """Columns of `[n, len(names)]`, each of them contiguous."""
+    return dict(zip(names, np.ascontiguousarray(values.T), strict=True))
