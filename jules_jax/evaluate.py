@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from jules_jax import config, errors, flags
+from jules_jax.training.run_directory import CONFIG_FILE
 
-CONFIG_FILE = "config.yaml"
 MOST_EPISODES = 100_000
 SUMMARY = (
     "Plays whole episodes of a checkpoint's policy, greedy and sampled, beside a random and a flat "

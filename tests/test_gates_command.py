@@ -14,7 +14,7 @@ import pytest
 from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.evaluation import evidence, gates
-from jules_jax.training import acceptance, loop
+from jules_jax.training import acceptance, loop, verdicts
 from tests.evaluation.test_gates import log_with, sound
 from tests.test_commands import run
 from tests.tiny import SETTINGS
@@ -84,7 +84,7 @@ def settings_of(trained: loop.Result) -> config.Config:
     return config.load(file=trained.checkpoint.parent / "config.yaml")
 
 
-def failed(verdict: acceptance.Verdict) -> dict[str, str]:
+def failed(verdict: verdicts.Verdict) -> dict[str, str]:
     return {gate.name: gate.detail for gate in verdict.gates if gate.failed}
 
 

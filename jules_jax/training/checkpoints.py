@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -28,9 +29,11 @@ from jules_jax.agent import network
 from jules_jax.agent.learner import TrainState
 from jules_jax.errors import InputError
 from jules_jax.training import provenance
+from jules_jax.training.run_directory import CONFIG_FILE
 
 SCHEMA_VERSION = 1
-CONFIG_FILE = "config.yaml"
+DAMAGED = "damaged"
+"""What the name of a checkpoint that could not be read ends with, once a run goes on without it."""
 
 
 class Unreadable(InputError):
@@ -62,7 +65,12 @@ def save(
 def write_config(directory: Path, settings: config.Config) -> None:
     """Puts the config where `evaluate` looks for it; raises `InputError`."""
     with _told(directory, f"{CONFIG_FILE} cannot be written"):
-        (directory / CONFIG_FILE).write_text(config.to_yaml(settings), encoding="utf-8")
+        part = directory / f".{CONFIG_FILE}-{os.getpid()}"
+        try:
+            part.write_text(config.to_yaml(settings), encoding="utf-8")
+            part.replace(directory / CONFIG_FILE)  # whole or not at all, whenever one is killed
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -261,6 +269,20 @@ def discard(step_path: Path) -> None:
         shutil.rmtree(step_path)
     except OSError as error:
         raise InputError(f"{step_path} cannot be deleted: {error.strerror}") from None
+
+
+def set_aside(step_path: Path) -> Path:
+    """Gives a checkpoint a name that none is looked for by, and returns it; raises `InputError`.
+
+    It is not deleted: what could not be read may be whole, on a disk that was out of reach.
+    """
+    aside = step_path.with_name(f"{step_path.name}.{DAMAGED}")
+    try:
+        if aside.exists():
+            shutil.rmtree(aside)
+        return step_path.rename(aside)
+    except OSError as error:
+        raise InputError(f"{step_path} cannot be renamed: {error.strerror}") from None
 
 
 def load_meta(step_path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.training import acceptance, checkpoints
+from jules_jax.training import acceptance, checkpoints, verdicts
 
 MARKERS = "commit_success.txt"
 """Orbax's, of what was written whole; they name directories of the machine that wrote."""
@@ -33,7 +33,7 @@ def share(checkpoint: Path, to: Path) -> Path:
         checkpoints.write_meta(copy, {k: v for k, v in meta.items() if k != "run"})
         run = acceptance.run_of(step, settings)
         if run is not None and acceptance.judged(run) == step.name:
-            shutil.copyfile(run / acceptance.FILE, to / acceptance.FILE)
+            shutil.copyfile(run / verdicts.FILE, to / verdicts.FILE)
     except FileExistsError:
         raise InputError(f"{to} exists already, expected a new directory") from None
     except OSError as error:
