@@ -52,8 +52,8 @@ def main() -> None:
     from jules_jax.training import backend, checkpoints, run_history
 
     backend.use_compilation_cache()
-    path = checkpoints.find(Path(parsed.extras["checkpoint"]))
-    params = checkpoints.load_params(path, parsed.config)
+    place = Path(parsed.extras["checkpoint"])
+    path, params = checkpoints.newest_params(place, parsed.config, print)
     held_out = comparison.hold_out(parsed.config, split=split, episodes=episodes)
     print(f"checkpoint  {path}")
     print("\n".join(held_out.notes))

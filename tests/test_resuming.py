@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import resource
 import shutil
@@ -14,6 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +30,7 @@ from jules_jax.training import (
     loop,
     market,
     metrics_file,
+    monitor,
     population,
     preparation,
     provenance,
@@ -43,7 +46,7 @@ UPDATES = 8
 RUN = {"total_timesteps": str(UPDATES * 128), "checkpoints.every": "3", "validation_episodes": "4"}
 
 
-def settings_of(root: Path, **values: str) -> config.Config:
+def settings_of(root: Path, **values: Any) -> config.Config:
     places = {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
     return config.load({**SETTINGS, **RUN, **places, **values})
 
@@ -89,8 +92,31 @@ def said_by(call) -> list[str]:
     return said
 
 
+EVERYTHING = {
+    "devices": "2",
+    "num_envs": "16",
+    "total_timesteps": str(UPDATES * 256),
+    "schedules": {
+        "ppo.ent_coef": {"cosine": [0.03, 0.0]},
+        "simulator.noise_bp": {"linear": [3, 8]},
+        "fills.bid_ask_spread_bps": {"linear": [1, 6]},
+    },
+    "randomise": {"fills.fee_bps": [0, 1], "simulator.jump_scale": [3, 6]},
+    "observation_scaling": "running",
+    "normalize_targets": "true",
+    "learn_initial_carry": "true",
+    "mask_actions": "true",
+}
+"""Two devices, and all that has a state or moves."""
+
+
 @pytest.fixture(
-    scope="module", params=["an agent", pytest.param("a population", marks=pytest.mark.long)]
+    scope="module",
+    params=[
+        "an agent",
+        pytest.param("everything on", marks=pytest.mark.long),
+        pytest.param("a population", marks=pytest.mark.long),
+    ],
 )
 def whole(request, tmp_path_factory):
     """An uninterrupted run, and the settings of another one that is to be the same."""
@@ -99,6 +125,8 @@ def whole(request, tmp_path_factory):
     if request.param == "a population":
         values |= {"num_seeds": "2", "exploit_every": "4", "sweep": str(root / "sweep.yaml")}
         (root / "sweep.yaml").write_text("fills.bid_ask_spread_bps: [0, 20]\n")
+    if request.param == "everything on":
+        values |= EVERYTHING
     settings = settings_of(root, **values)
     loop.train(settings, say=lambda text: None)
     return root, settings
@@ -147,12 +175,12 @@ def test_what_a_kill_after_the_last_update_left_out_is_made_up_for(whole, tmp_pa
         shutil.rmtree(tmp_path / "checkpoints" / "x" / "seed-1")
     result = loop.train(replace(settings, **places), say=lambda text: None, resume=True)
     assert result.checkpoint.name == "8"
-    assert result.scalars["time/total_timesteps"] == UPDATES * 128
+    assert result.scalars["time/total_timesteps"] == settings.total_timesteps
     assert states_of(tmp_path / "checkpoints") == states_of(root / "checkpoints")
     assert rows_of(tmp_path / "runs") == rows_of(root / "runs")
     events = [line["event"] for line in registry.read(tmp_path / "runs")]
     assert events == ["started", "resumed", "finished"]
-    shorter = replace(settings, **places, total_timesteps=4 * 128)
+    shorter = replace(settings, **places, total_timesteps=settings.total_timesteps // 2)
     with pytest.raises(InputError, match="8 updates are done, and 4 were asked for"):
         loop.train(shorter, say=lambda text: None, resume=True, allow_config_change=True)
 
@@ -267,6 +295,47 @@ with Stopping(print):
     assert time.monotonic() - began < 30  # the hash takes minutes
 
 
+def test_a_second_interrupt_gives_a_terminal_its_cursor_back():
+    """A terminal of our own, as the cursor is hidden on nothing else."""
+    script = """
+import os, signal, time
+from jules_jax.training.stopping import Stopping
+with Stopping(print):
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    time.sleep(60)
+"""
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", script], stdout=theirs, timeout=60)
+    os.close(theirs)
+    assert done.returncode == 130
+    assert b"\x1b[?25h" in os.read(ours, 10_000)
+    os.close(ours)
+
+
+def test_a_panel_ends_though_a_file_cannot_be_closed(tmp_path, monkeypatch):
+    ended: list[str] = []
+
+    class Panel:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            ended.append("panel")
+
+    def full(self):
+        ended.append("recorder")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jules_jax.training.monitor.Recorder.close", full)
+    watching = monitor.Monitor(tmp_path, config.load(SETTINGS))
+    watching._panel = Panel()
+    with pytest.raises(OSError, match="No space"), watching:
+        pass
+    assert ended == ["recorder", "panel"]
+
+
 @pytest.fixture(scope="module")
 def kept(whole):
     """The newest checkpoint of the run of an agent, its state's shapes, and its settings."""
@@ -320,6 +389,20 @@ def test_weights_that_are_damaged_are_not_evaluated(kept, tmp_path):
     (copy / "meta" / "metadata").write_text(json.dumps(meta))
     with pytest.raises(InputError, match="params is damaged"):
         checkpoints.load_params(copy, settings)
+
+
+def test_a_directory_means_its_newest_checkpoint_that_can_be_read(kept, tmp_path):
+    path, _, settings = kept
+    there = shutil.copytree(path.parent, tmp_path / "x")
+    newest, before, *_ = checkpoints.steps(there)
+    (newest / "meta" / "metadata").write_text("{")
+    said: list[str] = []
+    found, _ = checkpoints.newest_params(there, settings, said.append)
+    assert found == before
+    (line,) = said
+    assert line.startswith(f"{newest}: not a readable") and line.endswith("taking the one before")
+    with pytest.raises(checkpoints.Unreadable):  # asked for by name
+        checkpoints.newest_params(newest, settings, said.append)
 
 
 def test_a_config_cut_short_does_not_keep_a_run_from_going_on(kept, tmp_path):
@@ -463,8 +546,8 @@ def test_a_dataset_is_known_by_its_bars_wherever_it_was_built_from(tmp_path):
 def test_the_file_of_symbols_may_have_another_name(tmp_path):
     bars = write_bars(tmp_path / "ACME.csv", sessions=20)
     found = []
-    for name in ("one.csv", "other.csv"):
-        (tmp_path / name).write_text("symbol,tick\nACME,0.01\n")
+    for name in ("one.yaml", "other.yaml"):
+        (tmp_path / name).write_text("ACME: {tick: 0.01}\n")
         values = {"market.data": str(bars), "market.symbols": str(tmp_path / name)}
         found.append(market.Market(config.load(SETTINGS | values)).fingerprint)
     assert found[0] == found[1]

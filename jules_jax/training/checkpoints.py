@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,6 +340,25 @@ def load_params(step_path: Path, settings: config.Config) -> network.Params:
     )
     params: network.Params = _restore(step_path, "params", target)
     return params
+
+
+def newest_params(
+    directory: Path, settings: config.Config, say: Callable[[str], None]
+) -> tuple[Path, network.Params]:
+    """The newest checkpoint at `directory` that can be read, and its weights.
+
+    One that is damaged is told of and passed over, unless `directory` is it. Raises as `find` and
+    `load_params` do.
+    """
+    newest = find(directory)
+    for step in [newest] if newest == directory else steps(directory):
+        try:
+            return step, load_params(step, settings)
+        except Unreadable as error:
+            if newest == directory:
+                raise
+            say(f"{error}; taking the one before")
+    raise Unreadable(f"{directory}: no checkpoint there can be read")
 
 
 def _restore(step_path: Path, item: str, target: Any) -> Any:

@@ -130,12 +130,12 @@ def _learner_key(seed: int) -> jax.Array:
 
 def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path | None) -> Prepared:
     """A new run, entered in the registry; `init_from` as of `loop.train`."""
-    path = checkpoints.find(init_from) if init_from else None
+    found = checkpoints.newest_params(init_from, settings, say) if init_from else None
     prepared = prepare(settings, say)
     origin: dict[str, str] = {}
-    if path:
-        state = _with_weights(prepared.state, checkpoints.load_params(path, settings))
-        prepared = dataclasses.replace(prepared, state=state)
+    if found:
+        path, weights = found
+        prepared = dataclasses.replace(prepared, state=_with_weights(prepared.state, weights))
         origin = {"init_from": str(path)}
         say(f"weights     from {path}")
     _write_config(run, prepared)
