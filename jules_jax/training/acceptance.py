@@ -105,7 +105,7 @@ def run_of(step: Path, settings: Config) -> Path | None:
 def judged(run: Path) -> str | None:
     """The name of the checkpoint that a run's verdict is of; None where there is no verdict."""
     try:
-        verdict = json.loads((run / verdicts.FILE).read_text(encoding="utf-8"))
+        verdict = json.loads((run / run_directory.GATES_FILE).read_text(encoding="utf-8"))
         return Path(verdict["checkpoint"]).name
     except (OSError, ValueError, KeyError, TypeError):
         return None

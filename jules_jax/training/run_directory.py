@@ -18,6 +18,7 @@ from jules_jax.errors import InputError
 from jules_jax.training import metrics_file, registry
 
 CONFIG_FILE = "config.yaml"
+GATES_FILE = "gates.json"
 LATEST = "latest"
 DEFAULTS = config.Config()
 UNFINISHED = ".orbax-checkpoint-tmp"

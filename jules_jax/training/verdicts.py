@@ -15,8 +15,8 @@ from jules_jax.errors import InputError
 from jules_jax.evaluation import gates
 from jules_jax.evaluation.gates import Estimate, Gate
 from jules_jax.training.events import EventFile
+from jules_jax.training.run_directory import GATES_FILE
 
-FILE = "gates.json"
 SCHEMA_VERSION = 1
 
 
@@ -82,11 +82,11 @@ class Verdict:
 
 
 def write(verdict: Verdict, directory: Path, *, steps: int) -> None:
-    """Writes `FILE` and a text in TensorBoard, at `steps`, to a run's directory.
+    """Writes `gates.json` and a text in TensorBoard, at `steps`, to a run's directory.
 
     Raises `InputError` where it cannot.
     """
-    path = directory / FILE
+    path = directory / GATES_FILE
     try:
         path.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n", encoding="utf-8")
         with closing(EventFile(directory, suffix=".gates")) as events:
