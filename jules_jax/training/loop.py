@@ -79,7 +79,7 @@ def train(
     whose updates are all done that is what a kill may have left out: its members' checkpoints.
 
     Raises:
-      InputError: bad settings, data or directories, or a disk that cannot be written to.
+      InputError: bad settings, data or directories, or a disk that cannot be read or written.
       Diverged: an update was not finite. The registry says so, and `guard.DIRECTORY` in the run's
         directory has the last good state; there is no checkpoint of later ones.
       Stopped: by a signal, after a checkpoint.
@@ -136,8 +136,8 @@ def _trained(
         raise
     except OSError as error:
         raise InputError(
-            f"{error.filename or run.path} cannot be written: {error.strerror}; the run goes on "
-            f"from its newest checkpoint with --resume {run.name}"
+            f"{error.filename or run.path}: {error.strerror or error}; the run goes on from its "
+            f"newest checkpoint with --resume {run.name}"
         ) from None
     finally:
         with suppress(InputError):  # a full disk has been told of
