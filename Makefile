@@ -25,8 +25,10 @@ train: $(STAMP)
 
 checkpoint: $(STAMP)
 	$(BIN)/python -m jules_jax.train --config configs/phase1_smoke.yaml --name shipped
+	rm -rf checkpoints/.phase1_smoke
+	$(BIN)/python -m jules_jax.runs share shipped --to checkpoints/.phase1_smoke
 	rm -rf checkpoints/phase1_smoke
-	$(BIN)/python -m jules_jax.runs share shipped --to checkpoints/phase1_smoke
+	mv checkpoints/.phase1_smoke checkpoints/phase1_smoke
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

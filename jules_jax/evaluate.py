@@ -74,8 +74,8 @@ def main() -> None:
     from jules_jax.training import backend, checkpoints, examination
 
     backend.use_compilation_cache()
-    path = checkpoints.find(Path(extras["checkpoint"]))
-    params = checkpoints.load_params(path, parsed.config)
+    place = Path(extras["checkpoint"])
+    path, params = checkpoints.newest_params(place, parsed.config, print)
     print(f"checkpoint  {path}", flush=True)
     asked = examination.Asked(
         split=split,

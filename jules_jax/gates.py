@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from jules_jax import config, errors, flags
+from jules_jax.config import CONFIG_FILE
 
 PROGRAM = "jules_jax.gates RUN"
 SUMMARY = (
@@ -14,6 +15,7 @@ SUMMARY = (
     "writes gates.json to the run's directory. Without --enforce it only reports: exit status 0."
 )
 COMMON = tuple(key for key in config.PARAMETERS if key.startswith("gates."))
+RUNS_DIR = str(config.PARAMETERS["runs_dir"].default)
 SWITCHES = {"enforce": "exit with status 1 where a gate fails"}
 
 
@@ -27,14 +29,14 @@ def main() -> None:
         summary=SUMMARY,
         switches=SWITCHES,
         common=COMMON,
-        base=lambda extras: config.read_yaml(_checkpoint(place).parent / "config.yaml"),
+        base=lambda extras: _settings(place, extras.get("runs_dir", RUNS_DIR)),
     )
     # these import JAX, which --help must not wait for
     from jules_jax.training import acceptance, backend
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
-    verdict = acceptance.judge(_checkpoint(place), parsed.config)
+    verdict = acceptance.judge(_checkpoint(place, parsed.config.runs_dir), parsed.config)
     print(verdict.text())
     if verdict.directory is None:
         print("no run's directory was found, so that gates.json was not written")
@@ -42,12 +44,16 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def _checkpoint(place: str | None) -> Path:
+def _settings(place: str | None, runs_dir: str) -> config.Layer:
+    return config.read_yaml(_checkpoint(place, runs_dir).parent / CONFIG_FILE)
+
+
+def _checkpoint(place: str | None, runs_dir: str) -> Path:
     if place is None:
         raise errors.InputError("a RUN is missing, expected runs/NAME or checkpoints/NAME")
     from jules_jax.training import acceptance
 
-    return acceptance.find(place)
+    return acceptance.find(place, runs_dir)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ SUMMARY = (
 )
 SWITCHES = {
     "dry_run": "check config and data, say what would be trained, and exit",
+    "enforce": "judge the run by its gates at the end, and exit with status 1 where one fails",
     "allow_config_change": "go on with another total_timesteps, or other settings of checkpoints",
 }
 OPTIONS = {
@@ -28,6 +29,9 @@ OPTIONS = {
     "replay": "run a diverged update again: the directory that the run named",
     "phases": "configs to train one after the other, from the last one's weights, while gates pass",
 }
+
+PLACES = ("runs_dir", "checkpoint_dir")
+"""Parameters that say where a run is to be found."""
 
 
 def main() -> None:
@@ -71,14 +75,19 @@ def main() -> None:
         allow_config_change=extras["allow_config_change"],
     )
     print(summary.figures(result))
-    if parsed.config.gates.at_end:
+    passed = True
+    if parsed.config.gates.at_end or extras["enforce"]:
         from jules_jax.training import acceptance
 
-        settings = config.load(file=result.checkpoint.parent / "config.yaml")
-        print(f"\n{acceptance.judge(result.checkpoint, settings).text()}", flush=True)
+        settings = config.load(file=result.checkpoint.parent / config.CONFIG_FILE)
+        verdict = acceptance.judge(result.checkpoint, settings)
+        print(f"\n{verdict.text()}", flush=True)
+        passed = verdict.passed
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
     print(summary.next_steps(result, _python()))
+    if extras["enforce"] and not passed:
+        raise SystemExit(1)
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:
@@ -86,11 +95,14 @@ def _base(extras: Mapping[str, Any]) -> config.Layer:
     others = [name for name in (*SWITCHES, *OPTIONS, "config") if extras[name] and name != "phases"]
     if extras["phases"] and others:
         raise errors.InputError(f"--phases goes with parameters only, found --{others[0]}")
+    if extras["replay"] and extras["init_from"]:
+        raise errors.InputError("--replay goes on from what the run kept, and not with --init-from")
     if extras["resume"] is not None:
-        return run_directory.saved_settings(extras["resume"], extras.get("runs_dir", "runs"))
+        places = {name: extras[name] for name in PLACES if name in extras}
+        return run_directory.saved_settings(extras["resume"], **places)
     if extras["replay"] is None:
         return {}
-    return config.read_yaml(str(Path(extras["replay"]) / "config.yaml"))
+    return config.read_yaml(str(Path(extras["replay"]) / config.CONFIG_FILE))
 
 
 def _python() -> str:

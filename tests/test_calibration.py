@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from jules_jax import config
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.record import StepRecord
-from jules_jax.errors import InputError
+from jules_jax.errors import InputError, Stopped
 from jules_jax.evaluation.comparison import EVALUATION_KEY
 from jules_jax.evaluation.evidence import GATES_KEY
 from jules_jax.training import market, preparation
 from jules_jax.training.calibration import choice, knobs, report, search, trials
 from jules_jax.training.calibration.search import Outcome, Response, Target
 from jules_jax.training.calibration.trials import Trial
+from jules_jax.training.figures import FIGURES_KEY
+from jules_jax.training.validation import VALIDATION_KEY
 from tests.test_commands import outputs, run
 from tests.tiny import TINY
 
@@ -196,6 +198,8 @@ def test_calibration_draws_from_keys_of_no_run_evaluation_or_gate(ordinary, cali
     uses = [
         market.MARKET_KEY,
         preparation.LEARNER_KEY,
+        VALIDATION_KEY,
+        FIGURES_KEY,
         EVALUATION_KEY,
         GATES_KEY,
         trials.CALIBRATION_KEY,
@@ -454,6 +458,29 @@ def test_a_name_in_use_is_refused(tmp_path, capsys):
     status, _, err = run(capsys, "calibrate", *TINY, *outputs(tmp_path), *flags)
     assert status == 2
     assert "exists already; choose another --name" in err
+
+
+@pytest.mark.parametrize(("status", "then"), [(0, 143), (130, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_calibration_that_is_stopped_has_not_succeeded(
+    status, then, tmp_path, capsys, monkeypatch
+):
+    def stopped(settings):
+        raise Stopped("python -m jules_jax.train --resume x-round-0 goes on", status)
+
+    monkeypatch.setattr("jules_jax.training.loop.train", stopped)
+    command = [*TINY, "--target-band", "4", "6", *outputs(tmp_path), "--name", "x"]
+    got, _, err = run(capsys, "calibrate", *command)
+    assert got == then
+    assert "a calibration does not go on" in err and "--resume" not in err
+
+
+def test_a_calibration_does_not_take_a_name_whose_rounds_are_there(tmp_path, capsys):
+    (tmp_path / "checkpoints" / "x-round-1").mkdir(parents=True)
+    places = ("--runs-dir", str(tmp_path / "runs"))
+    places += ("--checkpoint-dir", str(tmp_path / "checkpoints"))
+    got, _, err = run(capsys, "calibrate", *TINY, "--target-band", "4", "6", *places, "--name", "x")
+    assert got == 2
+    assert "x-round-1 exists already; choose another --name" in err
 
 
 def test_a_figure_shows_every_trial_and_the_choice():

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from jules_jax import config
+from jules_jax.agent import network
 from jules_jax.env.record import StepRecord
-from jules_jax.training import figures
+from jules_jax.training import figures, market
+from tests.tiny import SETTINGS
 
 EPISODES, STEPS = 5, 6
 
@@ -58,6 +61,24 @@ def test_an_episode_that_ended_early_is_drawn_to_its_end(record):
     )
     equity = figures.one_episode(only, "x").axes[2]
     assert equity.lines[0].get_ydata().tolist() == [-1.0, -2.0]
+
+
+def test_figures_after_the_first_compile_nothing(quick_compilation):
+    settings = config.load({**SETTINGS, "figure_episodes": 4})
+    data = market.Market(settings).data
+    weights = network.init(jax.random.key(0), settings.network)
+    compiled: list[str] = []
+
+    def note(event: str, duration: float, **rest: object) -> None:
+        compiled.extend([event] if event == "/jax/core/compile/backend_compile_duration" else [])
+
+    figures.play(weights, settings, data, update=1, progress=0.0)
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        figures.play(weights, settings, data, update=2, progress=0.5)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert not compiled
 
 
 @pytest.mark.parametrize(

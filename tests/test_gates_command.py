@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.evaluation import evidence, gates
-from jules_jax.training import acceptance, loop
+from jules_jax.training import acceptance, loop, verdicts
 from tests.evaluation.test_gates import log_with, sound
 from tests.test_commands import run
 from tests.tiny import SETTINGS
@@ -84,7 +85,7 @@ def settings_of(trained: loop.Result) -> config.Config:
     return config.load(file=trained.checkpoint.parent / "config.yaml")
 
 
-def failed(verdict: acceptance.Verdict) -> dict[str, str]:
+def failed(verdict: verdicts.Verdict) -> dict[str, str]:
     return {gate.name: gate.detail for gate in verdict.gates if gate.failed}
 
 
@@ -120,6 +121,23 @@ def test_the_explained_variance_is_that_of_the_runs_last_updates(
     (gate,) = [gate for gate in verdict.gates if gate.name == "explained variance"]
     assert gate.value == pytest.approx(np.mean([row["train/explained_variance"] for row in rows]))
     assert all(row["rollout/reward_var"] > 0 for row in rows)
+
+
+def test_a_run_killed_in_the_middle_of_a_row_is_judged_by_its_whole_rows(
+    trained: loop.Result, played, tmp_path: Path
+) -> None:
+    played(sound())
+    shutil.copytree(trained.run_dir, tmp_path / "tiny")
+    with open(tmp_path / "tiny" / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"update": 4, "tra')
+    there = dataclasses.replace(settings_of(trained), runs_dir=str(tmp_path))
+    verdict = acceptance.judge(trained.checkpoint, there)
+    assert verdict.directory == tmp_path / "tiny"
+    assert "parameters" not in failed(verdict)
+
+
+def test_a_run_in_another_directory_is_found_by_its_name(trained: loop.Result) -> None:
+    assert acceptance.find("tiny", str(trained.run_dir.parent)) == trained.checkpoint
 
 
 def test_a_run_that_is_not_there_is_refused(

@@ -55,6 +55,12 @@ def test_all_lights_of_a_good_run_are_green():
     assert len(lights(GOOD, Gates())) == 6
 
 
+@pytest.mark.parametrize(("reward", "passes"), [(3.9, False), (4.75, True), (6.1, False)])
+def test_a_band_has_its_light_where_it_is_asked_for(reward, passes):
+    found = lights(GOOD | {"rollout/ep_rew_mean": reward}, Gates(reward_min=4, reward_max=6))
+    assert (found[0].gate, found[0].passes) == ("reward band", passes)
+
+
 @pytest.mark.parametrize(
     ("gate", "scalar", "value"),
     [

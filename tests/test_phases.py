@@ -97,6 +97,7 @@ def test_phases_are_files_or_names_and_flags_are_for_all_of_them(folder):
         ("a,b", (), "phase b has another network than a, expected the same"),
         ("a,a", ("--name", "x"), "two phases would have the same run directory"),
         ("a", ("--num-seeds", "2"), "phase a is a population, expected a single agent"),
+        ("a", ("--data", "nowhere.csv"), "nowhere.csv"),
         ("a", ("--devices", "64"), "devices: found 64|devices is 64"),
         ("a", ("--config", "configs/a.yaml"), "--phases goes with parameters only, found"),
         ("a", ("--dry-run",), "--phases goes with parameters only, found"),

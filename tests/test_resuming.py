@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import resource
 import shutil
@@ -14,6 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +30,7 @@ from jules_jax.training import (
     loop,
     market,
     metrics_file,
+    monitor,
     population,
     preparation,
     provenance,
@@ -43,7 +46,7 @@ UPDATES = 8
 RUN = {"total_timesteps": str(UPDATES * 128), "checkpoints.every": "3", "validation_episodes": "4"}
 
 
-def settings_of(root: Path, **values: str) -> config.Config:
+def settings_of(root: Path, **values: Any) -> config.Config:
     places = {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
     return config.load({**SETTINGS, **RUN, **places, **values})
 
@@ -59,8 +62,9 @@ def rows_of(run: Path) -> list[dict[str, float]]:
 
 def states_of(directory: Path) -> dict[str, str]:
     """Checksums of the last state of every agent below a directory of checkpoints."""
+    found = [path for path in directory.rglob("meta/metadata") if path.parts[-3].isdigit()]
     newest = {path.parents[1].parent: path.parents[1] for path in sorted(
-        directory.rglob("meta/metadata"), key=lambda path: int(path.parts[-3])
+        found, key=lambda path: int(path.parts[-3])
     )}  # fmt: skip
     return {
         str(of.relative_to(directory)): checkpoints.load_meta(path)["digest"]["state"]
@@ -88,8 +92,31 @@ def said_by(call) -> list[str]:
     return said
 
 
+EVERYTHING = {
+    "devices": "2",
+    "num_envs": "16",
+    "total_timesteps": str(UPDATES * 256),
+    "schedules": {
+        "ppo.ent_coef": {"cosine": [0.03, 0.0]},
+        "simulator.noise_bp": {"linear": [3, 8]},
+        "fills.bid_ask_spread_bps": {"linear": [1, 6]},
+    },
+    "randomise": {"fills.fee_bps": [0, 1], "simulator.jump_scale": [3, 6]},
+    "observation_scaling": "running",
+    "normalize_targets": "true",
+    "learn_initial_carry": "true",
+    "mask_actions": "true",
+}
+"""Two devices, and all that has a state or moves."""
+
+
 @pytest.fixture(
-    scope="module", params=["an agent", pytest.param("a population", marks=pytest.mark.long)]
+    scope="module",
+    params=[
+        "an agent",
+        pytest.param("everything on", marks=pytest.mark.long),
+        pytest.param("a population", marks=pytest.mark.long),
+    ],
 )
 def whole(request, tmp_path_factory):
     """An uninterrupted run, and the settings of another one that is to be the same."""
@@ -98,6 +125,8 @@ def whole(request, tmp_path_factory):
     if request.param == "a population":
         values |= {"num_seeds": "2", "exploit_every": "4", "sweep": str(root / "sweep.yaml")}
         (root / "sweep.yaml").write_text("fills.bid_ask_spread_bps: [0, 20]\n")
+    if request.param == "everything on":
+        values |= EVERYTHING
     settings = settings_of(root, **values)
     loop.train(settings, say=lambda text: None)
     return root, settings
@@ -132,8 +161,58 @@ def test_a_run_stopped_by_a_signal_and_then_damaged_ends_as_if_neither_had_been(
         ("started", None), ("interrupted", None), ("resumed", 2), ("interrupted", None),
         ("resumed", 3), ("finished", None),
     ]  # fmt: skip
-    with pytest.raises(InputError, match="8 of 8 updates are done"):
+    assert (directory / "4.damaged").is_dir(), "what could not be read is kept"
+
+
+def test_what_a_kill_after_the_last_update_left_out_is_made_up_for(whole, tmp_path):
+    root, settings = whole
+    for place in ("runs", "checkpoints"):
+        shutil.copytree(root / place, tmp_path / place)
+    places = {"runs_dir": str(tmp_path / "runs"), "checkpoint_dir": str(tmp_path / "checkpoints")}
+    lines = (tmp_path / "runs" / "registry.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "runs" / "registry.jsonl").write_text(lines[0])
+    if settings.population.num_seeds > 1:
+        shutil.rmtree(tmp_path / "checkpoints" / "x" / "seed-1")
+    result = loop.train(replace(settings, **places), say=lambda text: None, resume=True)
+    assert result.checkpoint.name == "8"
+    assert result.scalars["time/total_timesteps"] == settings.total_timesteps
+    assert states_of(tmp_path / "checkpoints") == states_of(root / "checkpoints")
+    assert rows_of(tmp_path / "runs") == rows_of(root / "runs")
+    events = [line["event"] for line in registry.read(tmp_path / "runs")]
+    assert events == ["started", "resumed", "finished"]
+    shorter = replace(settings, **places, total_timesteps=settings.total_timesteps // 2)
+    with pytest.raises(InputError, match="8 updates are done, and 4 were asked for"):
+        loop.train(shorter, say=lambda text: None, resume=True, allow_config_change=True)
+
+
+def test_a_signal_in_the_last_update_is_heeded_though_the_run_is_complete(tmp_path):
+    """Or what trains run after run, phases or a calibration, would go on with the next."""
+    _, say = stopping_at(1, signal.SIGINT)  # as update 2 begins, the last one
+    settings = settings_of(tmp_path, name="x", total_timesteps="256", validation_episodes="0")
+    with pytest.raises(Stopped, match="by SIGINT after update 2 of 2") as stop:
+        loop.train(settings, say=say)
+    assert stop.value.status == 130
+    assert checkpoints.find(tmp_path / "checkpoints" / "x").name == "2"
+    assert registry.read(tmp_path / "runs")[-1]["event"] == "finished"
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_leaves_its_name_free(tmp_path):
+    settings = settings_of(tmp_path, name="x")
+    run = run_directory.claim(settings)
+    checkpoints.write_config(run.path, settings)
+    (run.path / "events.out.tfevents.1.host").write_bytes(b"x")
+    (run.path / "metrics.jsonl").write_text("")
+    (run.checkpoints / "0.orbax-checkpoint-tmp" / "meta").mkdir(parents=True)
+    (run.checkpoints / "0.orbax-checkpoint-tmp" / "meta" / "part").write_text("half")
+    with pytest.raises(InputError, match=r"no checkpoint to resume; .* under the same --name x"):
         loop.train(settings, say=lambda text: None, resume=True)
+    with run_directory.alone(run.path), pytest.raises(InputError, match="x exists already"):
+        run_directory.claim(settings)  # another process is at it
+    again = run_directory.claim(settings)
+    assert not any(again.path.iterdir()) and not any(again.checkpoints.iterdir())
+    (run.path / "metrics.jsonl").write_text('{"update": 1}\n')  # work that somebody may want
+    with pytest.raises(InputError, match="x exists already"):
+        run_directory.claim(settings)
 
 
 def test_validation_is_logged_where_a_checkpoint_is_due_and_the_best_one_is_kept(whole):
@@ -216,6 +295,47 @@ with Stopping(print):
     assert time.monotonic() - began < 30  # the hash takes minutes
 
 
+def test_a_second_interrupt_gives_a_terminal_its_cursor_back():
+    """A terminal of our own, as the cursor is hidden on nothing else."""
+    script = """
+import os, signal, time
+from jules_jax.training.stopping import Stopping
+with Stopping(print):
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    time.sleep(60)
+"""
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", script], stdout=theirs, timeout=60)
+    os.close(theirs)
+    assert done.returncode == 130
+    assert b"\x1b[?25h" in os.read(ours, 10_000)
+    os.close(ours)
+
+
+def test_a_panel_ends_though_a_file_cannot_be_closed(tmp_path, monkeypatch):
+    ended: list[str] = []
+
+    class Panel:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            ended.append("panel")
+
+    def full(self):
+        ended.append("recorder")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jules_jax.training.monitor.Recorder.close", full)
+    watching = monitor.Monitor(tmp_path, config.load(SETTINGS))
+    watching._panel = Panel()
+    with pytest.raises(OSError, match="No space"), watching:
+        pass
+    assert ended == ["recorder", "panel"]
+
+
 @pytest.fixture(scope="module")
 def kept(whole):
     """The newest checkpoint of the run of an agent, its state's shapes, and its settings."""
@@ -269,6 +389,45 @@ def test_weights_that_are_damaged_are_not_evaluated(kept, tmp_path):
     (copy / "meta" / "metadata").write_text(json.dumps(meta))
     with pytest.raises(InputError, match="params is damaged"):
         checkpoints.load_params(copy, settings)
+
+
+def test_a_directory_means_its_newest_checkpoint_that_can_be_read(kept, tmp_path):
+    path, _, settings = kept
+    there = shutil.copytree(path.parent, tmp_path / "x")
+    newest, before, *_ = checkpoints.steps(there)
+    (newest / "meta" / "metadata").write_text("{")
+    said: list[str] = []
+    found, _ = checkpoints.newest_params(there, settings, said.append)
+    assert found == before
+    (line,) = said
+    assert line.startswith(f"{newest}: not a readable") and line.endswith("taking the one before")
+    with pytest.raises(checkpoints.Unreadable):  # asked for by name
+        checkpoints.newest_params(newest, settings, said.append)
+
+
+def test_a_config_cut_short_does_not_keep_a_run_from_going_on(kept, tmp_path):
+    path, _, settings = kept
+    shutil.copytree(settings.runs_dir, tmp_path / "runs")
+    run = tmp_path / "runs" / "x"
+    (run / "config.yaml").write_text("")
+    layer = run_directory.saved_settings("x", str(run.parent), str(path.parents[1]))
+    assert config.resolve(layer) == replace(settings, runs_dir=str(run.parent))
+    (run / "config.yaml").write_text("{")
+    assert run_directory.saved_settings("x", str(run.parent), str(path.parents[1])) == layer
+
+
+def test_a_config_is_replaced_whole_or_not_at_all(kept, tmp_path, monkeypatch):
+    checkpoints.write_config(tmp_path, kept[2])
+    before = (tmp_path / "config.yaml").read_text()
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InputError, match=r"config.yaml cannot be written"):
+        checkpoints.write_config(tmp_path, replace(kept[2], seed=7))
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_full_disk_is_told_in_a_sentence_and_the_checkpoint_before_is_whole(kept, tmp_path):
@@ -364,6 +523,34 @@ def dataset_of(root: Path) -> config.Config:
     storage.build(str(bars), root / "built", config.Market(), progress=False)
     small = {"market.data": str(root / "built"), "market_memory": "2e-5"}
     return config.load(SETTINGS | small)
+
+
+def test_a_dataset_is_known_by_its_bars_wherever_it_was_built_from(tmp_path):
+    settings = dataset_of(tmp_path)
+    before = market.Market(settings).fingerprint
+    (tmp_path / "elsewhere").mkdir()
+    assert market.Market(dataset_of(tmp_path / "elsewhere")).fingerprint == before
+    storage.require_as_built(tmp_path / "built")
+    (column,) = (tmp_path / "built").glob("*/close.npy")
+    values = np.load(column)
+    values[-5:] *= 1.001
+    np.save(column, values)
+    with pytest.raises(InputError, match=r"close.npy: changed since the dataset was built"):
+        storage.require_as_built(tmp_path / "built")
+    write_bars(tmp_path / "ACME.csv", sessions=40, seed=1)
+    storage.build(str(tmp_path / "ACME.csv"), tmp_path / "built", config.Market(), progress=False)
+    with pytest.raises(InputError, match=r"market.data: ACME changed since the run began"):
+        provenance.require_same_data({"data": before}, market.Market(settings).fingerprint)
+
+
+def test_the_file_of_symbols_may_have_another_name(tmp_path):
+    bars = write_bars(tmp_path / "ACME.csv", sessions=20)
+    found = []
+    for name in ("one.yaml", "other.yaml"):
+        (tmp_path / name).write_text("ACME: {tick: 0.01}\n")
+        values = {"market.data": str(bars), "market.symbols": str(tmp_path / name)}
+        found.append(market.Market(config.load(SETTINGS | values)).fingerprint)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("source", ["simulated", "dataset"])

@@ -121,6 +121,12 @@ def test_a_run_is_shown_with_its_lines_and_its_last_whole_row_of_metrics(root, c
     assert status == 0
     assert "agents 8" in out and "diverged" in out
     assert "last update 3" in out and "12.5" in out
+    assert "gates " not in out
+    rows = [{"gate": "entropy", "passed": False}, {"gate": "reward band", "passed": None}]
+    verdict = {"checkpoint": "checkpoints/b/3", "gates": rows}
+    (root / "runs" / "b" / "gates.json").write_text(json.dumps(verdict))
+    _, out, _ = run(capsys, "runs", "show", "b", *places(root))
+    assert out.rstrip().endswith("gates       failed: entropy (checkpoint 3)")
 
 
 def test_pruning_keeps_the_newest_and_every_line_of_the_registry(root, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ class Policy:
     judge: Judge | None = None
 
 
+@cache  # a policy that is the same object shares its compiled programs
 def from_network(*, greedy: bool, patience: int = 1, precision: str = "default") -> Policy:
     """The policy of `network.Params`: a sample, or (`greedy`) what it means to do.
 

@@ -60,7 +60,8 @@ class Symbol:
     """One symbol of a manifest.
 
     folder: of its columns. rows: slots of its sessions, `valid` of which traded. first, last: UTC
-    times of bar starts, ISO 8601. columns: names of its files.
+    times of bar starts, ISO 8601. columns: names of its files. sha256: of each of them, empty in a
+    dataset built before they were taken.
     """
 
     symbol: str
@@ -76,6 +77,7 @@ class Symbol:
     instrument: dict[str, Any]
     columns: tuple[str, ...]
     notes: tuple[str, ...]
+    sha256: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         """The symbol in one line."""
@@ -195,12 +197,13 @@ def _put_in_place(temporary: Path, out: Path) -> None:
 def _write(loaded: Source, directory: Path, folder: str) -> Symbol:
     """One symbol's columns as files, and its entry in the manifest."""
     (directory / folder).mkdir()
-    bars, written = loaded.bars, []
+    bars, written = loaded.bars, dict[str, str]()
     for name, kind in COLUMNS.items():
         column = loaded.time if name == "time" else getattr(bars, name)
         if column is not None:
-            np.save(directory / folder / f"{name}.npy", np.ascontiguousarray(column, kind))
-            written.append(name)
+            file = directory / folder / f"{name}.npy"
+            np.save(file, np.ascontiguousarray(column, kind))
+            written[name] = _sha256(file)
     first, last = np.asarray(loaded.time)[[0, -1]].astype("datetime64[ns]").astype("datetime64[s]")
     return Symbol(
         symbol=loaded.symbol,
@@ -216,13 +219,49 @@ def _write(loaded: Source, directory: Path, folder: str) -> Symbol:
         instrument=dataclasses.asdict(loaded.instrument),
         columns=tuple(written),
         notes=tuple(loaded.notes),
+        sha256=written,
     )
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
+    return {"path": str(file), "bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": str(file), "bytes": file.stat().st_size, "sha256": digest}
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(directory: str | Path) -> dict[str, str]:
+    """SHA-256 of each symbol's bars and terms, as they were built, by symbol.
+
+    Where the files were, when the dataset was built and where it lies now is not in it. Of a
+    dataset built before its columns had checksums it is that of the manifest.
+    """
+    symbols = read_manifest(directory).symbols
+    if not all(one.sha256 for one in symbols):
+        return {MANIFEST: _sha256(Path(directory) / MANIFEST)}
+    digests = {}
+    for one in symbols:
+        of = [one.sha256, one.instrument, one.bar_seconds, one.bars_per_session, one.continuous]
+        digests[one.symbol] = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+    return digests
+
+
+def require_as_built(directory: str | Path) -> None:
+    """Raises `InputError` naming a column that is not as it was built; reads all of them."""
+    for one in read_manifest(directory).symbols:
+        for name, digest in one.sha256.items():
+            file = Path(directory) / one.folder / f"{name}.npy"
+            try:
+                found = _sha256(file)
+            except OSError as error:
+                raise InputError(f"{file} cannot be read: {error.strerror}") from None
+            if found != digest:
+                raise InputError(
+                    f"{file}: changed since the dataset was built, expected it as its {MANIFEST} "
+                    "says"
+                )
 
 
 def read_manifest(directory: str | Path) -> Manifest:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from jules_jax.errors import InputError
 from jules_jax.training import provenance
 
 SCHEMA_VERSION = 1
+DAMAGED = "damaged"
+"""What the name of a checkpoint that could not be read ends with, once a run goes on without it."""
 
 
 class Unreadable(InputError):
@@ -62,7 +65,12 @@ def save(
 def write_config(directory: Path, settings: config.Config) -> None:
     """Puts the config where `evaluate` looks for it; raises `InputError`."""
     with _told(directory, f"{CONFIG_FILE} cannot be written"):
-        (directory / CONFIG_FILE).write_text(config.to_yaml(settings), encoding="utf-8")
+        part = directory / f".{CONFIG_FILE}-{os.getpid()}"
+        try:
+            part.write_text(config.to_yaml(settings), encoding="utf-8")
+            part.replace(directory / CONFIG_FILE)  # whole or not at all, whenever one is killed
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -263,6 +271,20 @@ def discard(step_path: Path) -> None:
         raise InputError(f"{step_path} cannot be deleted: {error.strerror}") from None
 
 
+def set_aside(step_path: Path) -> Path:
+    """Gives a checkpoint a name that none is looked for by, and returns it; raises `InputError`.
+
+    It is not deleted: what could not be read may be whole, on a disk that was out of reach.
+    """
+    aside = step_path.with_name(f"{step_path.name}.{DAMAGED}")
+    try:
+        if aside.exists():
+            shutil.rmtree(aside)
+        return step_path.rename(aside)
+    except OSError as error:
+        raise InputError(f"{step_path} cannot be renamed: {error.strerror}") from None
+
+
 def load_meta(step_path: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint found by `find`.
 
@@ -318,6 +340,25 @@ def load_params(step_path: Path, settings: config.Config) -> network.Params:
     )
     params: network.Params = _restore(step_path, "params", target)
     return params
+
+
+def newest_params(
+    directory: Path, settings: config.Config, say: Callable[[str], None]
+) -> tuple[Path, network.Params]:
+    """The newest checkpoint at `directory` that can be read, and its weights.
+
+    One that is damaged is told of and passed over, unless `directory` is it. Raises as `find` and
+    `load_params` do.
+    """
+    newest = find(directory)
+    for step in [newest] if newest == directory else steps(directory):
+        try:
+            return step, load_params(step, settings)
+        except Unreadable as error:
+            if newest == directory:
+                raise
+            say(f"{error}; taking the one before")
+    raise Unreadable(f"{directory}: no checkpoint there can be read")
 
 
 def _restore(step_path: Path, item: str, target: Any) -> Any:

@@ -49,6 +49,7 @@ from jules_jax.training import (
     market,
     provenance,
     registry,
+    run_directory,
     run_history,
 )
 
@@ -349,7 +350,7 @@ def _gates(settings: config.Config, checkpoint: Path) -> dict[str, Any] | None:
     """The verdict of the checkpoint's run, or of the directory it was shared in, if it has one."""
     run = acceptance.run_of(checkpoint, settings)
     for place in (run, checkpoint.parent):
-        if place is not None and (file := place / acceptance.FILE).is_file():
+        if place is not None and (file := place / run_directory.GATES_FILE).is_file():
             verdict: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return verdict
     return None

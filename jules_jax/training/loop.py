@@ -77,10 +77,11 @@ def train(
     `profile` is a directory for a trace of two early updates. What goes wrong before the first
     update leaves nothing behind. `init_from` is a checkpoint to begin with the weights of. `resume`
     goes on with the run `settings.name` from its newest checkpoint, with the settings it has but
-    for `provenance.ALWAYS_FREE` and, with `allow_config_change`, `provenance.ON_REQUEST`.
+    for `provenance.ALWAYS_FREE` and, with `allow_config_change`, `provenance.ON_REQUEST`. Of a run
+    whose updates are all done that is what a kill may have left out: its members' checkpoints.
 
     Raises:
-      InputError: bad settings, data or directories, or a disk that cannot be written to.
+      InputError: bad settings, data or directories, or a disk that cannot be read or written.
       Diverged: an update was not finite. The registry says so, and `guard.DIRECTORY` in the run's
         directory has the last good state; there is no checkpoint of later ones.
       Stopped: by a signal, after a checkpoint.
@@ -124,7 +125,7 @@ def _trained(
             Auditor(run.path, settings, market, after=saved.done) as auditor,
             Stopping(say) as stop,
         ):
-            keeper = Keeper(settings, market, kept, monitor, validation, auditor)
+            keeper = Keeper(settings, market, kept, monitor, validation, auditor, done=saved.done)
             guarded = Guard(run.path, settings)
             state, members = _updates(prepared, monitor, guarded, keeper, auditor, stop, trace, say)
             saved_at = _save_members(run.checkpoints, prepared, state, members)
@@ -140,12 +141,14 @@ def _trained(
         raise
     except OSError as error:
         raise InputError(
-            f"{error.filename or run.path} cannot be written: {error.strerror}; the run goes on "
-            f"from its newest checkpoint with --resume {run.name}"
+            f"{error.filename or run.path}: {error.strerror or error}; the run goes on from its "
+            f"newest checkpoint with --resume {run.name}"
         ) from None
     finally:
-        with suppress(OSError):  # a full disk has been told of
+        with suppress(InputError):  # a full disk has been told of
             registry.append(run.path.parent, outcome, run.name)
+    if stop.asked:  # in the last update: whoever trains a run after this one is to stop, too
+        raise _stopped(stop.asked, settings.num_updates, settings.num_updates, run.path)
     seconds = time.monotonic() - began
     return Result(
         run.name, run.path, checkpoint, monitor.scalars[best], seconds, monitor.leaderboard(),
@@ -239,6 +242,7 @@ def _updates(
         fetched = _fetch(metrics)
         auditor.write(taken)
         if update == first:
+            keeper.wait()  # what has a row of metrics can go on
             say(f"update {update}    {time.monotonic() - began:.1f} s")
         monitor.log(update, fetched | dict(validated))
         guarded.check(update, fetched)
@@ -282,9 +286,10 @@ def _updates(
 
 
 def _stopped(asked: signal.Signals, update: int, updates: int, run: Path) -> Stopped:
+    then = "goes on" if update < updates else "judges it by its gates"
     return Stopped(
         f"by {asked.name} after update {update} of {updates}, with a checkpoint; "
-        f"python -m jules_jax.train --resume {run} goes on",
+        f"python -m jules_jax.train --resume {run} {then}",
         stopping.STATUS[asked],
     )
 

@@ -26,7 +26,7 @@ class Market:
 
     `data` is what is resident now. `generation` is the newer resident one: a resumed run passes the
     number that it had. `recorded` is the dataset, None for simulated paths; `fingerprint` has the
-    SHA-256 of its files, or of a built dataset's manifest, by name.
+    SHA-256 of its files, or of a built dataset's symbols, by name.
     """
 
     def __init__(self, settings: config.Config, *, generation: int = 0) -> None:
@@ -76,16 +76,15 @@ class Market:
 
 
 def fingerprint(market: config.Market) -> dict[str, str]:
-    """SHA-256 of everything that bars and terms are read from; a manifest has that of its bars."""
-    if storage.is_dataset(market.data):
-        files = [Path(market.data) / storage.MANIFEST]
-    else:
+    """SHA-256 of everything that bars and terms are read from, by name."""
+    named: dict[str, Path] = {}
+    if not storage.is_dataset(market.data):
         files = sorted({file for one in readers.find(market.data, market) for file in one.files})
-    common = os.path.commonpath([file.parent for file in files])
-    named = {str(file.relative_to(common)): file for file in files}
+        common = os.path.commonpath([file.parent for file in files])
+        named = {str(file.relative_to(common)): file for file in files}
     if market.symbols:
-        named[f"market.symbols {Path(market.symbols).name}"] = Path(market.symbols)
-    digests = {}
+        named["market.symbols"] = Path(market.symbols)
+    digests = storage.fingerprint(market.data) if storage.is_dataset(market.data) else {}
     for name, file in named.items():
         with file.open("rb") as stream:
             digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -23,6 +23,11 @@ def read(directory: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row is not None]
 
 
+def exists(directory: Path) -> bool:
+    """Whether an agent's metrics are in `directory`."""
+    return (directory / FILE).is_file()
+
+
 def cut(directory: Path, after: int) -> None:
     """Ends the file before the first row that is of an update past `after`, or unfinished."""
     path = directory / FILE

@@ -174,6 +174,12 @@ class Recorder:
         return scalars
 
 
+def _last_scalars(directory: Path) -> dict[str, float]:
+    """Those of the last row of metrics, as `Recorder.log` gave them; of a new file none."""
+    rows = metrics_file.read(directory)
+    return {name: value for name, value in rows[-1].items() if value is not None} if rows else {}
+
+
 def _under(prefix: str, raw: dict[str, float]) -> dict[str, float]:
     return {k.removeprefix(prefix): value for k, value in raw.items() if k.startswith(prefix)}
 
@@ -215,6 +221,7 @@ class Monitor:
             self._board.restore(snapshot["leaderboard"])
             for recorder, saved in zip(self._recorders, snapshot["recorders"], strict=True):
                 recorder.restore(saved)
+            self.scalars = [_last_scalars(directory) for directory in directories]
         live = sys.stdout.isatty() and settings.monitor.panel
         self._panel = LivePanel(run_dir.name, settings.gates) if live else None
 

@@ -62,26 +62,42 @@ def lights(scalars: Scalars, limits: Gates) -> list[Light]:
     length = scalars.get("rollout/ep_len_mean")
     penalised = scalars.get("reward/penalised_steps")
     share = None if penalised is None or length is None else penalised / length
+    inf = math.inf
     values: list[tuple[str, float | None, str, float, float]] = [
-        # the gate, its value, how it is shown, its sign (+1: at least, −1: at most), its limit
-        ("hard limit", scalars.get("risk/hard_breaches"), ".3g", -1, limits.hard_breaches_max),
-        ("entropy", None if entropy is None else -entropy, ".2f", 1, limits.entropy_min),
+        # the gate, its value, how it is shown, and the least and the most that passes
+        (
+            "hard limit",
+            scalars.get("risk/hard_breaches"),
+            ".3g",
+            -inf,
+            limits.hard_breaches_max,
+        ),
+        ("entropy", None if entropy is None else -entropy, ".2f", limits.entropy_min, inf),
         (
             "explained variance",
             scalars.get("train/explained_variance"),
             ".2f",
-            1,
             limits.explained_variance_min,
+            inf,
         ),
-        ("penalised steps", share, ".1%", -1, limits.penalised_steps_max),
-        ("early warnings", scalars.get("risk/early_warnings"), ".3g", -1, limits.prolonged_max),
-        ("escapes", scalars.get("risk/escapes"), ".3g", -1, limits.escapes_max),
+        ("penalised steps", share, ".1%", -inf, limits.penalised_steps_max),
+        (
+            "early warnings",
+            scalars.get("risk/early_warnings"),
+            ".3g",
+            -inf,
+            limits.prolonged_max,
+        ),
+        ("escapes", scalars.get("risk/escapes"), ".3g", -inf, limits.escapes_max),
     ]
+    if limits.reward_max > limits.reward_min:  # a band is asked for
+        reward = scalars.get("rollout/ep_rew_mean")
+        values.insert(0, ("reward band", reward, ".2f", limits.reward_min, limits.reward_max))
     return [
         Light(gate, "–", None)
         if value is None or not np.isfinite(value)
-        else Light(gate, format(value, form), sign * value >= sign * limit)
-        for gate, value, form, sign, limit in values
+        else Light(gate, format(value, form), low <= value <= high)
+        for gate, value, form, low, high in values
     ]
 
 

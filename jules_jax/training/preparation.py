@@ -19,6 +19,7 @@ from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.errors import InputError
+from jules_jax.market import storage
 from jules_jax.training import (
     auditing,
     checkpoints,
@@ -134,12 +135,12 @@ def _learner_key(seed: int) -> jax.Array:
 
 def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path | None) -> Prepared:
     """A new run, entered in the registry; `init_from` as of `loop.train`."""
+    found = checkpoints.newest_params(init_from, settings, say) if init_from else None
     prepared = prepare(settings, say)
     origin: dict[str, str] = {}
-    if init_from:
-        path = checkpoints.find(init_from)
-        state = _with_weights(prepared.state, checkpoints.load_params(path, settings))
-        prepared = dataclasses.replace(prepared, state=state)
+    if found:
+        path, weights = found
+        prepared = dataclasses.replace(prepared, state=_with_weights(prepared.state, weights))
         origin = {"init_from": str(path)}
         say(f"weights     from {path}")
     _write_config(run, prepared)
@@ -169,13 +170,16 @@ def _with_weights(state: TrainState, params: network.Params) -> TrainState:
 def resume(settings: config.Config, run: RunDirectory, say: Say, *, allow: bool) -> Prepared:
     """A run as its newest checkpoint has it, entered in the registry.
 
-    A damaged checkpoint is told of and deleted: the run goes on from the one before, and will write
-    the same one again.
+    A checkpoint that cannot be read is told of and renamed: the run goes on from the one before,
+    and will write the same one again.
     """
     directory = resuming.directory_of(run.checkpoints, settings)
     found = checkpoints.steps(directory)
     if not found:
-        raise InputError(f"{directory}: no checkpoint to resume, expected a numbered directory")
+        raise InputError(
+            f"{directory}: no checkpoint to resume; a run that ended before its first one begins "
+            f"again, under the same --name {run.name}"
+        )
     damaged: list[Path] = []
     for path in found:
         try:
@@ -187,7 +191,7 @@ def resume(settings: config.Config, run: RunDirectory, say: Say, *, allow: bool)
     else:
         raise InputError(f"{directory}: none of {len(found)} checkpoints can be read")
     for each in damaged:
-        checkpoints.discard(each)
+        say(f"checkpoint  {each} is now {checkpoints.set_aside(each)}")
     say(f"resuming    {path}, after update {prepared.saved.done} of {settings.num_updates}")
     _write_config(run, prepared)
     registry.append(
@@ -212,6 +216,8 @@ def _restored(path: Path, settings: config.Config, say: Say, *, allow: bool) -> 
     saved = resuming.read(path, settings, allow=allow)
     prepared = prepare(settings, say, generation=saved.generation, members=saved.members)
     provenance.require_same_data(saved.meta, prepared.market.fingerprint)
+    if storage.is_dataset(settings.market.data):
+        storage.require_as_built(settings.market.data)
     state = checkpoints.restore(path, prepared.state)
     for note in provenance.notes(saved.meta, checkpoints.num_devices(state)):
         say(f"note        {note}")

@@ -52,18 +52,18 @@ def read(path: Path, settings: config.Config, *, allow: bool) -> Saved:
     """What the checkpoint at `path` holds, if the run may go on from it with `settings`.
 
     allow: whether `provenance.ON_REQUEST` may differ. Raises `InputError` where another key
-    differs, where the run is complete, or where the checkpoint is no run's; `Unreadable` where it
-    is damaged.
+    differs, where more updates are done than asked for, or where the checkpoint is no run's;
+    `Unreadable` where it is damaged.
     """
     meta = checkpoints.load_meta(path)
     run, done = meta.get("run"), int(meta["update"])
     if run is None:
         raise InputError(f"{path}: holds an agent, not a run, expected a run's own checkpoint")
     changed = provenance.require_same_config(meta, settings, allow=allow)
-    if done >= settings.num_updates:
+    if done > settings.num_updates:
         raise InputError(
-            f"{path}: {done} of {settings.num_updates} updates are done, expected fewer; a larger "
-            "--total-timesteps with --allow-config-change goes on"
+            f"{path}: {done} updates are done, and {settings.num_updates} were asked for, expected "
+            "as many or more"
         )
     now = {key: value for key, (_, value) in changed.items()}
     members = tuple(
@@ -77,7 +77,10 @@ def read(path: Path, settings: config.Config, *, allow: bool) -> Saved:
 
 
 class Keeper:
-    """Validates a run and writes its checkpoints as it goes."""
+    """Validates a run and writes its checkpoints as it goes.
+
+    newest: the last one written, or begun from; done: its update.
+    """
 
     def __init__(
         self,
@@ -87,10 +90,16 @@ class Keeper:
         monitor: Monitor,
         validation: Validation,
         auditor: Auditor,
+        *,
+        done: int,
     ) -> None:
-        self.newest = kept.directory
+        self.newest = kept.directory / str(done)
         self._settings, self._market, self._kept = settings, market, kept
         self._monitor, self._validation, self._auditor = monitor, validation, auditor
+
+    def wait(self) -> None:
+        """Returns once the newest checkpoint is whole; raises `InputError` where it cannot be."""
+        self._kept.wait()
 
     def is_due(self, update: int) -> bool:
         """Whether a checkpoint is to follow `update` (from 1)."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,13 @@ from typing import Any
 from jules_jax import config
 from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
-from jules_jax.training import registry
+from jules_jax.training import metrics_file, registry
 
+GATES_FILE = "gates.json"
 LATEST = "latest"
+DEFAULTS = config.Config()
+UNFINISHED = ".orbax-checkpoint-tmp"
+"""In the name of a checkpoint that is still written, or never will be."""
 POPULATION = "population"
 """Under a population's checkpoints: those of it as a whole, which it goes on from."""
 
@@ -48,13 +53,18 @@ def name_of(settings: config.Config) -> str:
 def claim(settings: config.Config) -> RunDirectory:
     """Makes the directories of a new run, or nothing.
 
-    Raises `InputError` where one exists already or cannot be made, or where the registry of runs
-    cannot be written.
+    What a run of that name left that ended before its first checkpoint gives way. Raises
+    `InputError` where a directory of another kind exists or cannot be made, or where the registry
+    of runs cannot be written.
     """
     name = name_of(settings)
     run, checkpoints = Path(settings.runs_dir) / name, Path(settings.checkpoint_dir) / name
     made: list[Path] = []
     try:
+        if not is_taken(run) and _is_stillborn(run) and _is_stillborn(checkpoints):
+            for directory in (run, checkpoints):
+                if directory.exists():
+                    shutil.rmtree(directory)
         for directory in (run, checkpoints):
             if directory.exists():
                 raise InputError(f"{directory} exists already; choose another --name")
@@ -67,6 +77,18 @@ def claim(settings: config.Config) -> RunDirectory:
         _remove(made)
         raise
     return RunDirectory(name, run, checkpoints, tuple(made))
+
+
+def _is_stillborn(directory: Path) -> bool:
+    """Whether a directory has nothing but what a run writes until its first checkpoint is whole."""
+    return not directory.is_symlink() and all(
+        path.is_dir()
+        or path.name == CONFIG_FILE
+        or path.name.startswith("events.out.tfevents")
+        or UNFINISHED in str(path.relative_to(directory))
+        or (path.name == metrics_file.FILE and path.stat().st_size == 0)
+        for path in directory.rglob("*")
+    )
 
 
 def reopen(settings: config.Config) -> RunDirectory:
@@ -117,23 +139,38 @@ def is_taken(run: Path) -> bool:
         return True
 
 
-def saved_settings(run: str, runs_dir: str) -> config.Layer:
+def locate(run: str, runs_dir: str) -> Path | None:
+    """The directory that `run` means: its name in `runs_dir`, or its directory; None for none."""
+    for path in (Path(runs_dir) / run, Path(run)):
+        if (path / CONFIG_FILE).is_file() or metrics_file.exists(path):
+            return path
+    return None
+
+
+def saved_settings(
+    run: str, runs_dir: str = DEFAULTS.runs_dir, checkpoint_dir: str = DEFAULTS.checkpoint_dir
+) -> config.Layer:
     """The settings that a run goes on with, under its present name and place.
 
-    run: `latest` (of those in the registry), a name in `runs_dir`, or a run's directory. Those of
-    the newest checkpoint are taken, where it can be read, as a run may go on with others than it
-    began with. Raises `InputError` where there is no such run.
+    run: `latest` (of those in the registry), or as of `locate`. Those of the newest checkpoint are
+    taken, where it can be read, as a run may go on with others than it began with; it is looked for
+    where the run's own config says, or where that cannot be read in `checkpoint_dir`. Raises
+    `InputError` where there is no such run.
     """
-    path = _latest(Path(runs_dir)) if run == LATEST else Path(runs_dir) / run
-    if not path.is_dir() and Path(run, CONFIG_FILE).is_file():
-        path = Path(run)
-    if not (path / CONFIG_FILE).is_file():
-        raise InputError(f"--resume {run}: no run {path}, expected its name, or {LATEST}")
-    layer = config.read_yaml(path / CONFIG_FILE)
-    directory = Path(str(layer["checkpoint_dir"].value)) / path.name
+    path = _latest(Path(runs_dir)) if run == LATEST else locate(run, runs_dir)
+    if path is None:
+        missing = Path(runs_dir) / run
+        raise InputError(f"--resume {run}: no run {missing}, expected its name, or {LATEST}")
+    layer: config.Layer = {}
+    with suppress(InputError):
+        layer = config.read_yaml(path / CONFIG_FILE)
+    home = layer.get("checkpoint_dir")
+    directory = Path(str(home.value) if home else checkpoint_dir) / path.name
     newest = _newest_config(directory) or _newest_config(directory / POPULATION)
     if newest:
         layer = config.read_dict(newest, f"in the newest checkpoint of {path}")
+    if not layer:
+        raise InputError(f"{path / CONFIG_FILE} cannot be read, and no checkpoint in {directory}")
     place = {"name": path.name, "runs_dir": str(path.parent)}
     return layer | {key: config.Setting(value, "of the run") for key, value in place.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -15,6 +16,7 @@ from jules_jax import config
 from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
 from jules_jax.training import metrics_file, registry, run_directory
+from jules_jax.training.run_directory import GATES_FILE
 
 BEGINNINGS = ("started", "resumed")
 OPENED = "opened test split"
@@ -240,9 +242,23 @@ def details(run: Run, lines: Iterable[Mapping[str, Any]], run_dir: Path) -> str:
     if row:
         told += ["", f"last update {row.get('update')}"]
         told += [f"  {name:<28}{shown(row.get(name)):>16}" for name in TOLD if name in row]
+        told += _gates(run_dir)
     elif not run_dir.is_dir():
         told += ["", f"{run_dir} is not there any more"]
     return "\n".join(told)
+
+
+def _gates(run_dir: Path) -> list[str]:
+    """What its gates said; nothing where they were not asked, or their file cannot be read."""
+    try:
+        verdict = json.loads((run_dir / GATES_FILE).read_text(encoding="utf-8"))
+        asked = [gate for gate in verdict["gates"] if gate["passed"] is not None]
+        failed = [gate["gate"] for gate in asked if not gate["passed"]]
+        step = Path(verdict["checkpoint"]).name
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    what = f"failed: {', '.join(failed)}" if failed else f"all {len(asked)} pass"
+    return ["", f"gates       {what} (checkpoint {step})"]
 
 
 def comparison(ours: Run, theirs: Run, runs_dir: Path) -> str:

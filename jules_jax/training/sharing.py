@@ -7,11 +7,13 @@ checkpoint has been judged, its gates. What resuming needs stays behind.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.training import acceptance, checkpoints
+from jules_jax.training import acceptance, checkpoints, run_directory
 
 MARKERS = "commit_success.txt"
 """Orbax's, of what was written whole; they name directories of the machine that wrote."""
@@ -30,10 +32,10 @@ def share(checkpoint: Path, to: Path) -> Path:
     try:
         to.mkdir(parents=True)
         shutil.copytree(step / "params", copy / "params", ignore=shutil.ignore_patterns(MARKERS))
-        checkpoints.write_meta(copy, {k: v for k, v in meta.items() if k != "run"})
+        checkpoints.write_meta(copy, _of_weights(meta))
         run = acceptance.run_of(step, settings)
         if run is not None and acceptance.judged(run) == step.name:
-            shutil.copyfile(run / acceptance.FILE, to / acceptance.FILE)
+            shutil.copyfile(run / run_directory.GATES_FILE, to / run_directory.GATES_FILE)
     except FileExistsError:
         raise InputError(f"{to} exists already, expected a new directory") from None
     except OSError as error:
@@ -41,3 +43,9 @@ def share(checkpoint: Path, to: Path) -> Path:
     checkpoints.write_config(to, settings)
     checkpoints.load_params(copy, settings)
     return copy
+
+
+def _of_weights(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON part without what is said of a run and its state, which stay behind."""
+    kept = {key: value for key, value in meta.items() if key != "run"}
+    return kept | {"digest": {"params": meta["digest"]["params"]}}

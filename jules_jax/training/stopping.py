@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 STATUS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """The signals that stop a run, and the exit status once it has: a scheduler's is no failure."""
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status of what SIGTERM ends for good, as shells have it."""
+
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""A panel hides it, and has no time to show it again."""
 
 
 class Stopping:
@@ -52,6 +58,8 @@ class Stopping:
                 if number not in STATUS:
                     continue
                 if self.asked is not None:
+                    if sys.stdout.isatty():
+                        os.write(sys.stdout.fileno(), SHOW_CURSOR)
                     os._exit(128 + number)
                 self.asked = number
                 self._say(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jules_jax import config
-from jules_jax.errors import InputError
+from jules_jax.errors import InputError, Stopped
+from jules_jax.training import stopping
 from jules_jax.training.calibration import choice, knobs, report, search, trials
 from jules_jax.training.calibration.knobs import Knob
 from jules_jax.training.calibration.search import Target
@@ -54,7 +56,8 @@ def _print_at_once(text: str) -> None:
 def calibrate(request: Request, *, say: Say = _print_at_once) -> bool:
     """Tries values and writes table, figure and choice; returns whether a value was found.
 
-    Raises `InputError`, before anything is trained, for what cannot be asked or written.
+    Raises `InputError`, before anything is trained, for what cannot be asked or written, and
+    `Stopped`, not with status 0, for a signal.
     """
     base = request.base
     target = _target(request)
@@ -79,7 +82,14 @@ def calibrate(request: Request, *, say: Say = _print_at_once) -> bool:
         say(f"\n{report.table(made)}\n")
         return [measured(trial) for trial in new]
 
-    outcome = search.search(measure, target, values, confirmations=request.confirmations)
+    try:
+        outcome = search.search(measure, target, values, confirmations=request.confirmations)
+    except Stopped as stop:
+        raise Stopped(
+            f"{len(made)} values were measured and none was chosen; a calibration does not go on, "
+            f"and begins again under another --name than {directory.name}",
+            stop.status or stopping.TERMINATED,
+        ) from None
     sentence = report.verdict(outcome, target, knob, what)
     text = directory / "calibration.txt"
     text.write_text(f"{report.table(made)}\n\n{sentence}\n", encoding="utf-8")
@@ -122,6 +132,9 @@ def _claim(base: config.Config, knob: Knob) -> Path:
     leaf = knob.name.rpartition(".")[2]
     name = base.name or f"calibrate-{leaf}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     directory = Path(base.runs_dir) / name
+    for place in (base.runs_dir, base.checkpoint_dir):
+        for taken in Path(place).glob(f"{glob.escape(name)}-round-*"):
+            raise InputError(f"{taken} exists already; choose another --name")
     try:
         directory.mkdir(parents=True)
     except FileExistsError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from jules_jax import config
 from jules_jax.agent import policy
-from jules_jax.agent.policy import Policy
 from jules_jax.env.params import make_params
 from jules_jax.errors import InputError
 from jules_jax.evaluation import backtest, comparison
@@ -199,16 +198,10 @@ def _play(
     """Episodes of a trained member's sampled policy, `[N]` by name of metric."""
     path = checkpoints.find(Path(settings.checkpoint_dir) / settings.name / member.name)
     weights = checkpoints.load_params(path, member.settings)
-    who = _sampled(settings.network.matmul_precision)
+    who = policy.from_network(greedy=False, precision=settings.network.matmul_precision)
     params = make_params(member.settings, held_out.market)
     totals = backtest.run_episodes(who, weights, params, held_out.starts, key)
     return {name: np.asarray(totals[name], np.float64) for name in METRICS + TERMS}
-
-
-@cache
-def _sampled(precision: str) -> Policy:
-    """One object for all agents, so that they share a compiled evaluation."""
-    return policy.from_network(greedy=False, precision=precision)
 
 
 def _logged(run: Path) -> tuple[float, float]:
