@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 from jules_jax import config, errors, flags
 
-CONFIG_FILE = "config.yaml"
 MOST_EPISODES = 100_000
 SUMMARY = (
-    "Plays a checkpoint's policy, greedy and sampled, beside reference policies: on fresh simulated "
-    "paths, or through the held-out sessions of a file. Says what it nets, how sure that is, and "
-    "what it costs; exit status 1 where the float64 twin disagrees. Parameters come from the "
-    "checkpoint's own config; flags change them."
+    "Plays a checkpoint's policy, greedy and sampled, beside reference policies: on fresh "
+    "simulated paths, or through the held-out sessions of a file. Says what it nets, how sure that "
+    "is, and what it costs; exit status 1 where the float64 twin disagrees. Parameters come from "
+    "the checkpoint's own config; flags change them."
 )
 OPTIONS = {
     "checkpoint": "checkpoint directory, such as checkpoints/NAME (required)",
@@ -25,7 +24,8 @@ OPTIONS = {
     "seeds": "on recorded bars, draws of what policies leave to chance: an account of each symbol "
     "in each (default 8)",
     "out": "directory for report.html, report.json and pictures (or walk_forward.json)",
-    "audit": "keep so many episodes, or that share of them, step by step in OUT/audit",
+    "audit": "keep so many episodes, or that share of them, step by step in OUT/audit; no fewer "
+    "than the twin re-derives",
     "walk_forward": "train and test on rolling windows of sessions, such as "
     "train=60d,test=20d,step=20d; takes --config and --data where there is no checkpoint",
     "init_from": "checkpoint that every walk-forward fold begins with the weights of",
@@ -67,7 +67,9 @@ def main() -> None:
     extras = parsed.extras
     episodes = flags.whole_number(extras, "episodes", default=1024, most=MOST_EPISODES)
     draws = flags.whole_number(extras, "seeds", default=8, most=1000)
-    audited = _audited(extras)
+    audited = flags.share_or_number(extras, "audit", all_of_them=MOST_EPISODES)
+    if audited and not extras["out"]:
+        raise errors.InputError("--audit needs --out, the directory that it is kept in")
     began = time.monotonic()
     # these import JAX, which --help must not wait for
     from jules_jax.training import backend, checkpoints, examination
@@ -95,24 +97,6 @@ def _print_at_once(text: str) -> None:
     print(text, flush=True)  # in a pipe, too
 
 
-def _audited(extras: Mapping[str, Any]) -> float:
-    """A share of the episodes (up to 1), or a number of them; 0: none."""
-    text = extras["audit"]
-    if text is None:
-        return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if value == 1 and "." in text:
-        value = float(MOST_EPISODES)  # a share: all of them
-    if not (0 < value <= 1 or (value > 1 and value.is_integer())):
-        raise errors.InputError(f"--audit is {text!r}, expected a number of episodes or a share")
-    if not extras["out"]:
-        raise errors.InputError("--audit needs --out, the directory that it is kept in")
-    return value
-
-
 def _walk_forward(parsed: flags.Parsed) -> None:
     """Trains and tests every fold; the checkpoint gives the config, not the weights."""
     from jules_jax.training import walk_forward
@@ -125,26 +109,9 @@ def _base(extras: Mapping[str, Any]) -> config.Layer:
     """The config of the checkpoint; a walk-forward may do without one."""
     if extras["walk_forward"] and extras["checkpoint"] is None:
         return {}
-    return config.read_yaml(_config_file(extras["checkpoint"]))
-
-
-def _config_file(checkpoint: str | None) -> Path:
-    """The resolved config that was saved with a checkpoint."""
-    if checkpoint is None:
+    if extras["checkpoint"] is None:
         raise errors.InputError("--checkpoint is missing, expected a checkpoint directory")
-    directory = Path(checkpoint)
-    if not directory.is_dir():
-        raise errors.InputError(f"{directory}: no such checkpoint directory")
-    for place in (directory, directory.parent):
-        if (place / CONFIG_FILE).is_file():
-            return place / CONFIG_FILE
-    if members := sorted(path.parent.name for path in directory.glob(f"*/{CONFIG_FILE}")):
-        raise errors.InputError(
-            f"{directory} is a population's, expected one of its members: {', '.join(members)}"
-        )
-    raise errors.InputError(
-        f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint"
-    )
+    return config.read_yaml(config.saved_with(Path(extras["checkpoint"])))
 
 
 if __name__ == "__main__":

@@ -194,6 +194,25 @@ def whole_number(extras: Mapping[str, Any], name: str, *, default: int, most: in
     return int(value)
 
 
+def share_or_number(extras: Mapping[str, Any], name: str, *, all_of_them: int) -> float:
+    """The option `name` as a share (below 1) or a number of episodes; without the option 0.
+
+    `1.0` is the share that is `all_of_them`, `1` is one.
+    """
+    text = extras[name]
+    if text is None:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value == 1 and "." in text:
+        return float(all_of_them)
+    if not (0 < value < 1 or (1 <= value <= all_of_them and value.is_integer())):
+        raise InputError(f"--{name} is {text!r}, expected a number of episodes or a share")
+    return value
+
+
 def _underscored(name: str) -> str:
     return name.replace("-", "_")
 

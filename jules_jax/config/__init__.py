@@ -39,6 +39,7 @@ from jules_jax.config.parameters import (
     Splits,
 )
 from jules_jax.config.presets import PRESETS
+from jules_jax.config.saved import saved_with
 from jules_jax.config.schedules import Range, Schedule
 from jules_jax.config.validation import validate
 
@@ -72,6 +73,7 @@ __all__ = [
     "read_dict",
     "read_yaml",
     "resolve",
+    "saved_with",
     "to_dict",
     "to_yaml",
     "validate",

@@ -39,7 +39,8 @@ class Chunk:
     session; before: `[N]` int32 the number that an account's own sessions are counted from.
     complete: `[N, D]` bool, the sessions that an account is there for, from the first bar or the
     second to the last. draw: `[N]`, accounts of one draw trade together. key: of what policies
-    draw. key_paths: of `SimulatedFeed.fresh`, which made the paths; None of recorded bars. time: `[R]` int64 UTC nanoseconds, 0 of simulated bars.
+    draw. key_paths: of `SimulatedFeed.fresh`, which made the paths; None of recorded bars. time:
+    `[R]` int64 UTC nanoseconds, 0 of simulated bars.
     """
 
     config: Config
@@ -114,7 +115,7 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
     key = _keys(config)[1]
     chunk = Chunk(
         config, market, starts, session.astype(np.int32), before,
-        _complete(session, before, starts, len(days)),
+        _complete(session, before, starts, len(days), starts.row),
         np.repeat(np.arange(draws), len(market.episodes)), key, None, time,
     )  # fmt: skip
     labels = tuple(np.datetime_as_string(days).tolist())
@@ -148,17 +149,25 @@ def _simulated(config: Config, number: int, accounts: int) -> Chunk:
     before = session[starts.row + 1]
     sessions = int((session[starts.row + steps] - before).max()) + 1
     most = -(-config.max_steps_in_episode // config.simulator.bars_per_session) + 1
-    complete = _complete(session, before, starts, max(sessions, most))
+    none = np.zeros(0, np.int32)  # sessions of all paths have numbers of their own
+    complete = _complete(session, before, starts, max(sessions, most), none)
     return Chunk(
         config, market, starts, session, before, complete, np.zeros(accounts, int),
         key_play, key_paths, np.zeros(len(rows), np.int64),
     )  # fmt: skip
 
 
-def _complete(session: Array, before: Array, starts: Starts, sessions: int) -> Array:
-    """`Chunk.complete` `[N, D]`, of accounts with steps."""
+def _complete(
+    session: Array, before: Array, starts: Starts, sessions: int, symbols: Array
+) -> Array:
+    """`Chunk.complete` `[N, D]`, of accounts with steps.
+
+    symbols: rows where another one begins, it may be in a session that the last one ended in.
+    """
     assert starts.steps is not None
-    first_rows = np.flatnonzero(np.diff(session, prepend=session[:1] - 1))
+    begins = np.diff(session, prepend=session[:1] - 1) != 0
+    begins[symbols] = True
+    first_rows = np.flatnonzero(begins)
     ends = np.append(first_rows[1:], len(session))
     found = np.zeros((len(starts.row), sessions), bool)
     for account, (start, steps) in enumerate(zip(starts.row, starts.steps, strict=True)):
