@@ -336,6 +336,10 @@ class Store:
     def add(self, row: Row) -> None:
         """Keeps a row, in place of an older one of its name."""
         self.rows[row.name] = row
+        self.write()
+
+    def write(self) -> None:
+        """Puts all rows, and what oracle and rule earn, on disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [dataclasses.asdict(row) for row in self.rows.values()]
         text = json.dumps({"setup": self.setup, "rows": rows}, indent=1)
@@ -508,6 +512,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = {name: one for name, one in settings.items() if name not in ablation.store.rows}
     for row in ablation.run(missing):
         print(" | ".join(_cells(row)), flush=True)
+    ablation.store.write()
     print(f"\n{ablation.store.table()}")
     return 0
 

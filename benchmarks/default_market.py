@@ -129,7 +129,7 @@ def figure(curve: Sequence[Judged], last: Judged, episodes: int) -> Any:
             at = steps[-1] * (1.03 + 0.02 * place)
             axes.errorbar([at], [end.value], spread, fmt="s", color=colour, capsize=3)
         axes.axhline(0, color="black", lw=0.8)
-        axes.text(steps[-1], 1, "the best rule", ha="right")
+        axes.text(steps[-1], -1, "the best rule", ha="right", va="top")
         axes.set(
             xlabel="million steps on `default`, after a million on `easy`",
             ylabel="net P&L per episode beyond the best rule's, $",

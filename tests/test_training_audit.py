@@ -148,6 +148,7 @@ def test_bars_of_a_file_keep_their_times(tmp_path):
     assert audit.verify(tmp_path / "runs" / "x" / "audit").clean
 
 
+@pytest.mark.long
 def test_lanes_of_several_devices_are_those_of_one(whole, tmp_path):
     many = steps_of(run(tmp_path, **MOVING, devices="2", **{"monitor.audit": "0.75"}))
     assert audit.verify(tmp_path / "runs" / "x" / "audit").clean

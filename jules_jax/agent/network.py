@@ -96,7 +96,7 @@ def _init_tower(key: jax.Array, settings: config.Network, num_inputs: int) -> To
 
 
 def _init_dense(key: jax.Array, rows: int, columns: int, *, gain: float) -> Dense:
-    kernel = jax.nn.initializers.orthogonal(gain)(key, (rows, columns), jnp.float32)
+    kernel = lstm.orthogonal(key, rows, columns, gain=gain)
     return Dense(kernel=kernel, bias=jnp.zeros(columns, jnp.float32))
 
 

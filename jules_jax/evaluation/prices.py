@@ -20,7 +20,8 @@ from jules_jax.config import Config
 from jules_jax.evaluation import comparison
 from jules_jax.evaluation.backtest import Starts, one_per_stretch
 from jules_jax.market import dataset
-from jules_jax.market.splits import Split
+from jules_jax.market.dataset import Dataset
+from jules_jax.market.splits import Dates, Split
 from jules_jax.market.table import MarketData, Row
 
 CHUNK = 128
@@ -103,23 +104,11 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
 
     Raises `InputError` where the split is empty or larger than `market.market_memory`.
     """
-    # a step is enough of an episode to be let in; it then goes on to the end
+    # what is noted is of the bars there are, not of those that have room for a long episode
     source = dataset.load(dataclasses.replace(config, max_steps_in_episode=1))
-    market, time, dates = source.market(split), source.times(split), source.dates(split)
-    days, session = np.unique(dates, return_inverse=True)
-    symbol, first, last = np.tile(np.asarray(market.episodes), (draws, 1)).T
-    steps = (last - first + 1).astype(np.int32)
-    starts = Starts(first.astype(np.int32), symbol.astype(np.int32), symbol.astype(np.int32), steps)
-    config = dataclasses.replace(config, max_steps_in_episode=int(steps.max()))
-    before = np.zeros(len(first), np.int32)
-    key = _keys(config)[1]
-    chunk = Chunk(
-        config, market, starts, session.astype(np.int32), before,
-        _complete(session, before, starts, len(days), starts.row),
-        np.repeat(np.arange(draws), len(market.episodes)), key, None, time,
-    )  # fmt: skip
+    chunk, days = through(source, split, draws, _keys(config)[1])
     labels = tuple(np.datetime_as_string(days).tolist())
-    names = tuple(source.symbols)
+    names = source.symbols
     notes = (
         f"{config.market.data}, {split} split: {len(days)} sessions, {labels[0]} to {labels[-1]}, "
         f"of {', '.join(names)}; {draws} draws, an account of each symbol in each",
@@ -127,7 +116,36 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
         *source.plan(split).notes,
     )
     unit = f"account through {len(days)} sessions"
-    return Prices(config, split, len(first), draws, names, labels, unit, notes, chunk)
+    return Prices(config, split, len(chunk.draw), draws, names, labels, unit, notes, chunk)
+
+
+def through(source: Dataset, split: Split, draws: int, key: jax.Array) -> tuple[Chunk, Dates]:
+    """Accounts that trade a whole split of a dataset, and the dates of its sessions.
+
+    They come draw after draw, in each of them the symbols that the split has bars of.
+    """
+    # a step is enough of an episode to be let in; it then goes on to the end
+    bars = dataclasses.replace(source.config, max_steps_in_episode=1)
+    source = dataclasses.replace(source, config=bars)
+    market, dates = source.market(split), source.dates(split)
+    days, session = np.unique(dates, return_inverse=True)
+    symbol, first, last = np.tile(np.asarray(market.episodes), (draws, 1)).T.astype(np.int32)
+    steps = last - first + 1
+    starts = Starts(first, symbol, symbol, steps)
+    session, before = session.astype(np.int32), np.zeros(len(first), np.int32)
+    chunk = Chunk(
+        dataclasses.replace(bars, max_steps_in_episode=int(steps.max())),
+        market,
+        starts,
+        session,
+        before,
+        _complete(session, before, starts, len(days), starts.row),
+        np.repeat(np.arange(draws), len(market.episodes)),
+        key,
+        None,
+        source.times(split),
+    )
+    return chunk, days
 
 
 def _keys(config: Config) -> tuple[jax.Array, jax.Array]:

@@ -25,12 +25,12 @@ from jules_jax.market.bars import Array, Bars
 from jules_jax.market.dataset import Dataset
 from jules_jax.market.feed import SimulatedFeed
 from jules_jax.market.splits import Split
-from jules_jax.market.table import MarketData
+from jules_jax.market.table import MarketData, Row
 
 CRASH, CRASH_BARS, RECOVERED, RECOVERY_BARS = -0.10, 5, 0.5, 30
 """Of a flash crash: the fall, the bars it takes, the share of it (in logs) that comes back, and the
-bars until then, those of the fall included. On 6 May 2010 the E-mini fell 5 % in 5 minutes and had
-most of it back in 23 (CFTC and SEC 2010); single stocks fell further."""
+bars until then, those of the fall included. Single stocks did worse on 6 May 2010 (CFTC and SEC
+2010, "Findings regarding the market events of May 6, 2010")."""
 GAP = -0.05
 OUTAGE_MINUTES, OUTAGE_JUMP = 30, -0.02
 """How long a feed is silent, and how far the market falls beside its own path meanwhile."""
@@ -38,6 +38,9 @@ VOLATILITY, VOLUME, SPREAD = 3.0, 0.1, 5.0
 """Factors."""
 PART_OF_SESSION = 3
 """Events begin this part (a third) into their session."""
+
+BAR_COLUMNS = tuple(Row._fields.index(name) for name in ("open", "close", "volume", "half_spread"))
+"""Columns of the table that are the bar's own."""
 
 Transformation = Callable[[Bars], Bars]
 """Bars `[B]` of one symbol or path to bars `[B]`: pure, and traceable by JAX."""
@@ -210,8 +213,28 @@ def of_split(found: Dataset, split: Split) -> Market:
 
 
 def of_fresh_paths(feed: SimulatedFeed, key: jax.Array) -> Market:
-    """Fresh simulated paths under any scenario."""
-    return lambda scenario: of_feed(feed, scenario).fresh(key)
+    """Fresh simulated paths under any scenario: rows keep their bits until bars change."""
+
+    def market(scenario: Scenario) -> MarketData:
+        usual, changed = feed.fresh(key), of_feed(feed, scenario)
+        if changed == feed:
+            return usual
+        found = changed.fresh(key)
+        return dataclasses.replace(found, rows=_spliced(usual.rows, found.rows, feed.path_bars))
+
+    return market
+
+
+def _spliced(usual: jax.Array, changed: jax.Array, bars: int) -> jax.Array:
+    """Rows `[R, C]` of paths of `bars` each: `usual` until the first bar that is not as usual.
+
+    A program with a scenario in it may round features otherwise, in their last bit.
+    """
+    differs = jnp.any(usual[:, list(BAR_COLUMNS)] != changed[:, list(BAR_COLUMNS)], axis=1).reshape(
+        -1, bars
+    )
+    since = jax.lax.cummax(differs.astype(jnp.int32), axis=1).reshape(-1, 1)
+    return jnp.where(since > 0, changed, usual)
 
 
 def on_host(bars: Bars) -> Bars:

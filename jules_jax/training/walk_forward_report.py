@@ -84,7 +84,8 @@ def table(found: WalkForward) -> str:
             name = f"fold {each.fold.number}"
             lines.append(_line(name, str(each.fold.train), str(each.fold.test), each.series(who)))
         lines += [_line("joined", "", "", found.joined(who)), ""]
-    return "\n".join([*lines, found.sentence])
+    told = "± is one standard error; of a policy that draws, figures are means over its draws"
+    return "\n".join([*lines, told, "", found.sentence])
 
 
 def _line(name: str, train: str, test: str, of: Series) -> str:

@@ -555,9 +555,9 @@ def test_pandas_reads_the_parts_as_they_are(clean):
 
 def test_duckdb_reads_the_parts_as_they_are(clean):
     duckdb = pytest.importorskip("duckdb")
-    (total,) = duckdb.sql(
+    ((total,),) = duckdb.sql(
         f"SELECT sum(net_pnl) FROM '{clean}/steps-*.parquet' WHERE policy = 'script'"
-    ).fetchone()
+    ).fetchall()
     assert total == pytest.approx(record().net_pnl.sum(), abs=1e-2)
     refused = duckdb.sql(
         f"SELECT outcome, count(*) FROM '{clean}/steps-*.parquet' WHERE request != 0 GROUP BY 1"

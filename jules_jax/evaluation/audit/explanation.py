@@ -23,6 +23,7 @@ from jules_jax.evaluation.audit.manifest import Manifest
 Row = Mapping[str, Any]
 ACTIONS = ("SELL", "HOLD", "BUY")
 WIDTH = 98
+GREEDY = "trained, greedy"
 
 
 def explain(directory: Path, *, episode: int, step: int, policy: str | None = None) -> str:
@@ -49,7 +50,7 @@ def explain(directory: Path, *, episode: int, step: int, policy: str | None = No
     paragraphs = [
         _heading(row, found),
         _seen(row, found.facts.config),
-        _thought(row),
+        _thought(row, found.facts.config),
         _asked(row, found.facts.config),
         _filled(row),
         _paid(row, found.facts.config),
@@ -152,7 +153,7 @@ def observed_in_words(row: Row, config: Config) -> list[tuple[float, str]]:
     return [(seen[name], words[name]) for name in words]
 
 
-def _thought(row: Row) -> str:
+def _thought(row: Row, config: Config) -> str:
     logits = np.array([row[f"logit_{name.lower()}"] for name in ACTIONS], np.float64)
     if np.isnan(logits).any():
         return _section("What the policy thought", ["It is a rule, and has no probabilities."])
@@ -160,7 +161,13 @@ def _thought(row: Row) -> str:
     chance /= chance.sum()
     shares = ", ".join(f"{name} {p:.1%}" for name, p in zip(ACTIONS, chance, strict=True))
     value = f"It expected {row['value']:+.3f} of discounted reward from here on (its value)."
-    return _section("What the policy thought", [f"Probabilities: {shares}.", value])
+    patience, rule = config.network.greedy_patience, ""
+    if row["policy"] == GREEDY and patience > 1:
+        rule = (
+            "The greedy policy gives an order that it would more likely than not have given within "
+            f"{patience} bars: one of more than {1 - 0.5 ** (1 / patience):.1%}."
+        )
+    return _section("What the policy thought", [f"Probabilities: {shares}.", rule, value])
 
 
 REASONS = {

@@ -21,7 +21,6 @@ from jules_jax.evaluation.audit.columns import (
     OBSERVATION_COLUMNS,
     Array,
     Columns,
-    number_column,
     of_table,
 )
 from jules_jax.evaluation.audit.manifest import Manifest, Part
@@ -115,7 +114,8 @@ def episodes(
 ) -> Iterator[Episodes]:
     """All episodes whose rows are there without a gap, in batches of one policy each.
 
-    Memory is bounded by the episodes that are open at a time. Raises `Damaged`.
+    Memory is bounded by the episodes that are open at a time, and a row for each episode. The names
+    of those left out are added to `skip`. Raises `Damaged`.
     """
     skip = set() if skip is None else skip
     beginnings = read_beginnings(directory, manifest)
@@ -234,8 +234,3 @@ def _batch(
         starts={name: np.array([start[name] for start in starts]) for name in keys},
         symbol_names=tuple(str(start["symbol_name"]) for start in starts),
     )
-
-
-def drawn(episodes: Episodes, manifest: Manifest) -> dict[str, Array]:
-    """What episodes drew for themselves, `[N]` by dotted key."""
-    return {key: episodes.starts[number_column(key)] for key in manifest.facts.numbers}

@@ -26,6 +26,8 @@ from jules_jax.market.table import MarketData, read_row
 
 CHUNK_STEPS = 2**18
 """Steps that are played at a time, at most: some hundred MiB of records."""
+LATER_CHUNKS = 2**31
+"""Folded into the key with a chunk's number: beyond the steps, which are folded into it, too."""
 
 
 @jax.tree_util.register_dataclass
@@ -143,7 +145,7 @@ def record_episodes(
 
     Memory is bounded by the chunk: `chunk` episodes, by default as many as make `CHUNK_STEPS`. The
     first chunk's draws come from `key`, so that of up to one chunk the episodes are those of
-    `backtest.run_episodes`; those of the others from `fold_in(key, −number)`. A bar on a terminal
+    `backtest.run_episodes`; those of the others from `fold_in(key, LATER_CHUNKS + number)`. A bar on a terminal
     shows how far it is.
 
     Args:
@@ -170,7 +172,7 @@ def record_episodes(
             # the last chunk is filled up, so that all of them are one compiled program
             index = np.minimum(np.arange(first, first + chunk), count - 1)
             filled = starts.some(index)
-            own = jax.random.fold_in(key, -(first // chunk)) if first else key
+            own = jax.random.fold_in(key, LATER_CHUNKS + first // chunk) if first else key
             played = play(policy, policy_params, env_params, filled, own)
             kept = jax.tree.map(lambda leaf, n=some.stop - first: leaf[:n], played)
             add(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jules_jax.config import Config, Fills, Safeguards
+from jules_jax.config import Config, Safeguards
 from jules_jax.env.observation import OBSERVATION_LIMIT, READY_COOLDOWN
 from jules_jax.env.record import StepRecord
 from jules_jax.evaluation.audit.columns import (
@@ -208,9 +208,3 @@ def _histories(episodes: Episodes, twin: StepRecord) -> tuple[Array, Array]:
         last = np.where(voluntary[:, t], np.sign(twin.quantity[:, t]), last)
         bars_held[:, t], direction[:, t] = held, last
     return bars_held, direction
-
-
-def fills_of(facts: Facts, progress: float, drawn: Mapping[str, Array]) -> Fills:
-    """The costs in force at a progress, with what the episode drew."""
-    fills: Fills = numbers_of_steps(facts.config, np.array(progress), drawn)["fills"]
-    return fills

@@ -120,7 +120,7 @@ def _table_findings(directory: Path, found: Manifest, table: str) -> Iterator[st
         line = 0
         try:
             for rows in reading.read_part(directory, part, types):
-                broken = chain.mismatches(last, chain.canonical(rows, types), rows[HASH])
+                broken = chain.mismatches(last, rows, types, rows[HASH])
                 gaps = steps.gaps(rows) if table == "steps" else {}
                 for place in sorted({*broken, *gaps}):
                     yield _row_finding(part, rows, line + place, place, gaps.get(place))
