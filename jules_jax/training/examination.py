@@ -181,7 +181,7 @@ def _luck(
     ground: Prices,
 ) -> tuple[Luck, list[str]]:
     """What the trials so far make of the figures; on recorded bars this evaluation joins them."""
-    trials = run_history.trials(run_history.runs(run_history.read(runs_dir)))
+    trials = run_history.trials(run_history.runs(registry.read(runs_dir)))
     if not ground.labels:
         return Luck(max(trials, 1), None), []
     key = _ground_key(settings, ground)
@@ -338,7 +338,7 @@ def _provenance(
     luck: Luck,
     notes: list[str],
 ) -> dict[str, Any]:
-    runs = run_history.runs(run_history.read(Path(settings.runs_dir)))
+    runs = run_history.runs(registry.read(Path(settings.runs_dir)))
     of = provenance.of(settings, jax.device_count())
     return {
         "checkpoint": str(checkpoint),

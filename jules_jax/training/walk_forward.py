@@ -34,6 +34,7 @@ from jules_jax.training import (
     market,
     population,
     provenance,
+    registry,
     run_history,
     walk_forward_report,
 )
@@ -105,7 +106,7 @@ def run(
         of_fold = dataclasses.replace(recorded, config=each)
         tested.append(Tested(fold, checkpoint, _played(policies, of_fold, checkpoint, draws)))
         gc.collect()  # the fold's learner and market, whose parts hold one another
-    runs = run_history.runs(run_history.read(Path(settings.runs_dir)))
+    runs = run_history.runs(registry.read(Path(settings.runs_dir)))
     openings = sum(each.test_openings for each in runs)
     return WalkForward(windows, tuple(tested), run_history.trials(runs), openings, notes)
 
@@ -200,7 +201,7 @@ def _require_free(
 
 def _origin(settings: config.Config) -> str | None:
     """The checkpoint that a run began with the weights of, as the registry has it."""
-    lines = run_history.read(Path(settings.runs_dir))
+    lines = registry.read(Path(settings.runs_dir))
     began = [x for x in lines if x["run"] == settings.name and x["event"] == "started"]
     return began[-1].get("init_from") if began else None
 
@@ -230,7 +231,7 @@ def _chosen(directory: Path, fold: Fold) -> Path:
 
 def _count_opening(settings: config.Config, checkpoint: Path) -> None:
     """Enters in the registry that a test was looked at, once for a fold's checkpoint."""
-    for line in run_history.read(Path(settings.runs_dir)):
+    for line in registry.read(Path(settings.runs_dir)):
         opened = line["run"] == settings.name and line["event"] == run_history.OPENED
         if opened and line.get("checkpoint") == str(checkpoint):
             return

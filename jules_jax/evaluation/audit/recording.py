@@ -145,8 +145,8 @@ def record_episodes(
 
     Memory is bounded by the chunk: `chunk` episodes, by default as many as make `CHUNK_STEPS`. The
     first chunk's draws come from `key`, so that of up to one chunk the episodes are those of
-    `backtest.run_episodes`; those of the others from `fold_in(key, LATER_CHUNKS + number)`. A bar on a terminal
-    shows how far it is.
+    `backtest.run_episodes`; those of the others from `fold_in(key, LATER_CHUNKS + number)`. A bar
+    on a terminal shows how far it is.
 
     Args:
       writer: of an audit whose facts' config is `config.at(progress)`.
