@@ -116,7 +116,8 @@ def keep(policies: Sequence[Policy], policies_params: Sequence[Any], chunk: Chun
 def beside(policies: tuple[Policy, ...]) -> Policy:
     """K policies as one of K · N lanes, of which each acts in its own N, one after the other.
 
-    Their parameters are a tuple. It is the same object for the same policies, so it compiles once.
+    Their parameters are a tuple. What is left to chance is drawn alike for all: each plays as it
+    does alone. It is the same object for the same policies, so it compiles once.
     """
 
     def initial_carry(params: tuple[Any, ...], lanes: int) -> tuple[Any, ...]:
@@ -128,10 +129,11 @@ def beside(policies: tuple[Policy, ...]) -> Policy:
     def act(
         params: tuple[Any, ...], keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
     ) -> tuple[Any, jax.Array]:
-        lanes = zip(*(jnp.split(each, len(policies)) for each in (keys, obs, first)), strict=True)
+        lanes = zip(*(jnp.split(each, len(policies)) for each in (obs, first)), strict=True)
+        own_keys = keys[: len(keys) // len(policies)]  # those of as many lanes, see `split`
         acted = [
             each.act(one, own_keys, own_carry, own_obs, own_first)
-            for each, one, own_carry, (own_keys, own_obs, own_first) in zip(
+            for each, one, own_carry, (own_obs, own_first) in zip(
                 policies, params, carry, lanes, strict=True
             )
         ]

@@ -104,7 +104,8 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
 
     Raises `InputError` where the split is empty or larger than `market.market_memory`.
     """
-    source = dataset.load(config)
+    # what is noted is of the bars there are, not of those that have room for a long episode
+    source = dataset.load(dataclasses.replace(config, max_steps_in_episode=1))
     chunk, days = through(source, split, draws, _keys(config)[1])
     labels = tuple(np.datetime_as_string(days).tolist())
     names = source.symbols
@@ -138,7 +139,7 @@ def through(source: Dataset, split: Split, draws: int, key: jax.Array) -> tuple[
         starts,
         session,
         before,
-        _complete(session, before, starts, len(days)),
+        _complete(session, before, starts, len(days), starts.row),
         np.repeat(np.arange(draws), len(market.episodes)),
         key,
         None,
@@ -166,17 +167,25 @@ def _simulated(config: Config, number: int, accounts: int) -> Chunk:
     before = session[starts.row + 1]
     sessions = int((session[starts.row + steps] - before).max()) + 1
     most = -(-config.max_steps_in_episode // config.simulator.bars_per_session) + 1
-    complete = _complete(session, before, starts, max(sessions, most))
+    none = np.zeros(0, np.int32)  # sessions of all paths have numbers of their own
+    complete = _complete(session, before, starts, max(sessions, most), none)
     return Chunk(
         config, market, starts, session, before, complete, np.zeros(accounts, int),
         key_play, key_paths, np.zeros(len(rows), np.int64),
     )  # fmt: skip
 
 
-def _complete(session: Array, before: Array, starts: Starts, sessions: int) -> Array:
-    """`Chunk.complete` `[N, D]`, of accounts with steps."""
+def _complete(
+    session: Array, before: Array, starts: Starts, sessions: int, symbols: Array
+) -> Array:
+    """`Chunk.complete` `[N, D]`, of accounts with steps.
+
+    symbols: rows where another one begins, it may be in a session that the last one ended in.
+    """
     assert starts.steps is not None
-    first_rows = np.flatnonzero(np.diff(session, prepend=session[:1] - 1))
+    begins = np.diff(session, prepend=session[:1] - 1) != 0
+    begins[symbols] = True
+    first_rows = np.flatnonzero(begins)
     ends = np.append(first_rows[1:], len(session))
     found = np.zeros((len(starts.row), sessions), bool)
     for account, (start, steps) in enumerate(zip(starts.row, starts.steps, strict=True)):

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.env.params import make_params
+from jules_jax.errors import InputError
 from jules_jax.evaluation import (
     assessment,
     audit,
@@ -94,6 +95,8 @@ def examine(
     """
     final = settings.for_evaluation()
     ground = _prices(final, asked)
+    if asked.out:
+        _claim(asked.out, trail=bool(asked.audited))
     if asked.split == "test" and settings.market.data:
         run_history.opened_test_split(settings, checkpoint)
     for note in ground.notes:
@@ -149,6 +152,16 @@ def examine(
             if file.suffix in (".html", ".json"):
                 say(f"wrote {file}")
     return result.clean
+
+
+def _claim(out: Path, *, trail: bool) -> None:
+    """Makes the directory: that it cannot be written is better known before anything is played."""
+    if trail and (out / "audit").exists():
+        raise InputError(f"{out / 'audit'} exists already, expected another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from None
 
 
 def _prices(final: config.Config, asked: Asked) -> Prices:

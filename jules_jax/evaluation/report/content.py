@@ -206,9 +206,11 @@ def _session(watched: Watched, account: int, steps: NDArray[np.intp], word: str)
     }
 
 
-def raster(watched: Watched) -> dict[str, Any]:
-    """What was asked for in each minute of some sessions, as `schema.RASTER`."""
+def raster(watched: Watched) -> dict[str, Any] | None:
+    """What was asked for in each minute of some sessions, as `schema.RASTER`; None without any."""
     every = watched.sessions()
+    if not every:
+        return None
     some = [every[place] for place in np.unique(np.linspace(0, len(every) - 1, ROWS).astype(int))]
     minutes = watched.chunk.minute
     rows = np.asarray(watched.record.row)
@@ -238,13 +240,13 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
         if each["kind"] == "reference"
     }
     best = max(beside, key=lambda other: beside[other])
-    money = f"${net['value']:,.2f} [{net['low']:,.2f}, {net['high']:,.2f}]"
+    money = f"${net['value']:,.2f} {_bounds(net)}"
     if not own["turnover"]["value"]:
         return f"It does not trade: {name} neither earns nor loses anything (an {unit})."
     where = f"an {unit} after all costs"
     if net["high"] < 0:
         return f"It loses: {name} nets {money} {where}; before costs ${gross['value']:,.2f}."
-    if net["low"] <= 0:
+    if not net["low"] > 0:
         because = "; what it earns before costs is paid away" if gross["low"] > 0 else ""
         return f"No edge after costs is shown: {name} nets {money} {where}{because}."
     versus = (
@@ -267,26 +269,40 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
     )
 
 
+def _bounds(score: dict[str, float]) -> str:
+    """Ends of the interval; too few episodes or days have none."""
+    if not np.isfinite(score["low"]):
+        return "[no interval]"
+    return f"[{score['low']:,.2f}, {score['high']:,.2f}]"
+
+
 def table(found: Assessment, told: dict[str, Any]) -> str:
     """The policies as text, one a line: means with 95 % intervals."""
-    width = max(len(name) for name in told)
-    head = (
-        f"{found.prices.unit:<{width}}{'net P&L, $':>28}{'gross, $':>11}{'costs, bp':>11}"
-        f"{'Sharpe':>15}{'trades':>8}{'exposed':>9}{'drawdown':>10}{'reward':>9}"
-    )
-    lines = [head, "-" * len(head)]
+    rows = [(
+        found.prices.unit, "net P&L, $", "gross, $", "costs, bp", "Sharpe", "trades", "exposed",
+        "drawdown", "reward",
+    )]  # fmt: skip
     for name, each in told.items():
         own = {metric: value["value"] for metric, value in each["overall"].items()}
         net, sharpe = each["overall"]["net_pnl"], each["overall"]["sharpe"]
-        bounds = f"{net['value']:,.2f} [{net['low']:,.2f}, {net['high']:,.2f}]"
-        ratio = f"{sharpe['value']:.2f} ± {sharpe['error']:.2f}"
-        lines.append(
-            f"{name:<{width}}{_told(bounds, net['value']):>28}{own['gross_pnl']:>11,.2f}"
-            f"{_told(format(own['cost_total_bp'], '.2f'), own['cost_total_bp']):>11}"
-            f"{_told(ratio, sharpe['value']):>15}{own['trades_per_session']:>8.1f}"
-            f"{own['exposure']:>8.0%} {own['max_drawdown']:>9.2%}{own['reward']:>9.2f}"
-        )
-    return "\n".join(lines)
+        rows.append((
+            name,
+            _told(f"{net['value']:,.2f} {_bounds(net)}", net["value"]),
+            f"{own['gross_pnl']:,.2f}",
+            _told(f"{own['cost_total_bp']:.2f}", own["cost_total_bp"]),
+            _told(f"{sharpe['value']:.2f} ± {sharpe['error']:.2f}", sharpe["value"]),
+            f"{own['trades_per_session']:.1f}",
+            f"{own['exposure']:.0%}",
+            f"{own['max_drawdown']:.2%}",
+            f"{own['reward']:.2f}",
+        ))  # fmt: skip
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    head, *lines = [
+        f"{name:<{first}}"
+        + "".join(f"{cell:>{width + 2}}" for cell, width in zip(cells, widths, strict=True))
+        for name, *cells in rows
+    ]
+    return "\n".join([head, "-" * len(head), *lines])
 
 
 def _told(text: str, value: float) -> str:
