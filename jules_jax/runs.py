@@ -54,10 +54,7 @@ def _act(action: str, names: list[str], settings: config.Config, extras: Mapping
     runs_dir = Path(settings.runs_dir)
     if action == "share":
         return _share(Path(settings.checkpoint_dir) / names[0], extras["to"])
-    lines = registry.read(runs_dir)
-    if torn := registry.unreadable(runs_dir):
-        what = f"{torn} of its lines cannot be read, and are passed over"
-        print(f"{runs_dir / registry.FILE}: {what}", file=sys.stderr)
+    lines = registry.read(runs_dir, say=lambda note: print(note, file=sys.stderr))
     found = run_history.runs(lines)
     if not found and action in ("list", "prune"):
         print(f"no run in {runs_dir} yet")

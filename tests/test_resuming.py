@@ -204,6 +204,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_leaves_its_name_free(tmp_p
     (run.path / "metrics.jsonl").write_text("")
     (run.checkpoints / "0.orbax-checkpoint-tmp" / "meta").mkdir(parents=True)
     (run.checkpoints / "0.orbax-checkpoint-tmp" / "meta" / "part").write_text("half")
+    with pytest.raises(InputError, match="x exists already"):
+        run_directory.claim(settings)  # what the registry does not know may be anybody's
+    registry.append(tmp_path / "runs", "started", "x")
     with pytest.raises(InputError, match=r"no checkpoint to resume; .* under the same --name x"):
         loop.train(settings, say=lambda text: None, resume=True)
     with run_directory.alone(run.path), pytest.raises(InputError, match="x exists already"):

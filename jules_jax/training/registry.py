@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,17 @@ def _is_ended(file: Any) -> bool:
     return bool(file.read(1) == b"\n")
 
 
-def read(runs_dir: Path) -> list[Line]:
-    """Every line ever added that can be read; empty where there is no registry yet."""
-    return [line for line in _lines(runs_dir) if line is not None]
+def read(runs_dir: Path, *, say: Callable[[str], None] | None = None) -> list[Line]:
+    """Every line ever added that can be read; empty where there is no registry yet.
 
-
-def unreadable(runs_dir: Path) -> int:
-    """How many lines `read` passes over: torn off by a kill or a full disk, or edited."""
-    return sum(line is None for line in _lines(runs_dir))
+    `say` is told of lines that are passed over: torn off by a kill or a full disk, or edited.
+    """
+    lines = _lines(runs_dir)
+    found = [line for line in lines if line is not None]
+    if say and len(found) < len(lines):
+        torn = len(lines) - len(found)
+        say(f"{runs_dir / FILE}: {torn} of its lines cannot be read, and are passed over")
+    return found
 
 
 def _lines(runs_dir: Path) -> list[Line | None]:

@@ -61,10 +61,14 @@ def claim(settings: config.Config) -> RunDirectory:
     run, checkpoints = Path(settings.runs_dir) / name, Path(settings.checkpoint_dir) / name
     made: list[Path] = []
     try:
-        if not is_taken(run) and _is_stillborn(run) and _is_stillborn(checkpoints):
-            for directory in (run, checkpoints):
-                if directory.exists():
-                    shutil.rmtree(directory)
+        left = [directory for directory in (run, checkpoints) if directory.exists()]
+        if (
+            left
+            and not is_taken(run)
+            and all(_is_stillborn(each, name, run.parent) for each in left)
+        ):
+            for directory in left:
+                shutil.rmtree(directory)
         for directory in (run, checkpoints):
             if directory.exists():
                 raise InputError(f"{directory} exists already; choose another --name")
@@ -79,15 +83,20 @@ def claim(settings: config.Config) -> RunDirectory:
     return RunDirectory(name, run, checkpoints, tuple(made))
 
 
-def _is_stillborn(directory: Path) -> bool:
-    """Whether a directory has nothing but what a run writes until its first checkpoint is whole."""
-    return not directory.is_symlink() and all(
-        path.is_dir()
-        or path.name == CONFIG_FILE
+def _is_stillborn(directory: Path, name: str, runs_dir: Path) -> bool:
+    """Whether a directory is of a run that ended before its first checkpoint was whole.
+
+    It is empty, or the registry knows the run and there is nothing else than what runs begin with.
+    """
+    files = [path for path in directory.rglob("*") if not path.is_dir()]
+    if directory.is_symlink() or not files:
+        return not directory.is_symlink()
+    return any(line["run"] == name for line in registry.read(runs_dir)) and all(
+        path.name == CONFIG_FILE
         or path.name.startswith("events.out.tfevents")
         or UNFINISHED in str(path.relative_to(directory))
         or (path.name == metrics_file.FILE and path.stat().st_size == 0)
-        for path in directory.rglob("*")
+        for path in files
     )
 
 
