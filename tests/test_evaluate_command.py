@@ -6,7 +6,6 @@ import dataclasses
 import json
 import runpy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

@@ -44,6 +44,11 @@ class Assessment:
         """The scores of a policy, over all accounts or those of one symbol."""
         return scores.scores(self.ledgers[name], self.accounts, symbol=symbol)
 
+    def beyond(self, name: str, other: str) -> Score:
+        """What a policy nets beyond another one, dollars an account, on the same accounts."""
+        ours, theirs = (self.ledgers[each].sums["pnl/net"] for each in (name, other))
+        return scores.net_pnl(ours - theirs, self.accounts)
+
     def days(self, name: str, *, symbol: int | None = None) -> Days:
         """Daily net returns of a policy, of all symbols together or of one."""
         accounts, net = self.accounts, self.ledgers[name].sums["pnl/net"]
@@ -82,7 +87,7 @@ def assess(
     matched: candidates.Matched | None = None
     picked: tuple[str, Truth] | None = None
     for chunk in prices.chunks():
-        _keep(own, chunk, kept)
+        _keep(own, chunk, prices, kept)
         if matched is None:
             matched = _matched(chunk, kept[greedy.name][0])
         picked = _truth(chunk, picked)
@@ -92,7 +97,7 @@ def assess(
             trained=(greedy, params),
             truth=picked[1] if picked else None,
         )  # fmt: skip
-        _keep(others, chunk, kept)
+        _keep(others, chunk, prices, kept)
         listed |= {each.name: each for each in (*own, *others)}
         session_bars = int(np.bincount(chunk.session).max())
         chunks.append((chunk.starts.symbol, chunk.draw, chunk.complete, session_bars))
@@ -113,8 +118,18 @@ def assess(
     )  # fmt: skip
 
 
-def _keep(players: Sequence[Reference], chunk: Chunk, kept: dict[str, list[Ledger]]) -> None:
-    found = ledger.keep([each.policy for each in players], [each.params for each in players], chunk)
+def _keep(
+    players: Sequence[Reference], chunk: Chunk, prices: Prices, kept: dict[str, list[Ledger]]
+) -> None:
+    """Plays a chunk and adds its ledgers; of no more than is told of, so that many accounts fit."""
+    before = sum(len(each.equity) for each in kept.get(players[0].name, []))
+    found = ledger.keep(
+        [each.policy for each in players],
+        [each.params for each in players],
+        chunk,
+        sessions_apart=bool(prices.labels),
+        curves=ledger.CURVES - before,
+    )
     for each, one in zip(players, found, strict=True):
         kept.setdefault(each.name, []).append(one)
 

@@ -35,6 +35,8 @@ POINTS = 400
 CURVES = 4096
 """Accounts whose equity curves are kept."""
 
+NET = "pnl/net"
+
 Array = NDArray[Any]
 
 
@@ -42,7 +44,8 @@ Array = NDArray[Any]
 class Ledger:
     """N accounts of one policy, D sessions of each.
 
-    sums: `[N, D]` float64 by name: those of `env.metrics.step_metrics` and of `measures`, dollars,
+    sums: `[N, D]` float64 by name, or `[N, 1]` of the whole life where `keep` was not asked for
+    sessions, but for the net P&L: those of `env.metrics.step_metrics` and of `measures`, dollars,
     counts and reward units. by_time: `[K]` likewise, of all accounts and sessions, by half hours
     since the open. equity: `[M, P]` of the first M accounts at the steps `points` `[P]`, in units
     of initial capital. final_equity, drawdown (the deepest below the equity's own peak, a share of
@@ -78,8 +81,19 @@ def measures(record: StepRecord) -> dict[str, jax.Array]:
     }
 
 
-def keep(policies: Sequence[Policy], policies_params: Sequence[Any], chunk: Chunk) -> list[Ledger]:
-    """Plays every account of a chunk to its end: each policy's, side by side in one program."""
+def keep(
+    policies: Sequence[Policy],
+    policies_params: Sequence[Any],
+    chunk: Chunk,
+    *,
+    sessions_apart: bool = True,
+    curves: int = CURVES,
+) -> list[Ledger]:
+    """Plays every account of a chunk to its end: each policy's, side by side in one program.
+
+    sessions_apart: whether all sums are kept by session, not the net P&L's alone. curves: accounts
+    whose equity curve is kept, at most.
+    """
     env_params = make_params(chunk.config, chunk.market)
     starts, (count, sessions) = chunk.starts, chunk.complete.shape
     times = int(chunk.minute.max()) // BUCKET_MINUTES + 1
@@ -102,9 +116,14 @@ def keep(policies: Sequence[Policy], policies_params: Sequence[Any], chunk: Chun
         }
         ledgers.append(
             Ledger(
-                {name: each.sum(axis=2) for name, each in by_slot.items()},
+                {
+                    name: each.sum(axis=2 if sessions_apart or name == NET else (1, 2)).reshape(
+                        count, -1
+                    )
+                    for name, each in by_slot.items()
+                },
                 {name: each.sum(axis=(0, 1)) for name, each in by_slot.items()},
-                curve[points, own][:, :CURVES].T,
+                curve[points, own][:, :curves].T,
                 points + 1,
                 *(each[own] for each in ends),
             )
@@ -153,7 +172,7 @@ def joined(ledgers: Iterable[Ledger]) -> Ledger:
     return Ledger(
         sums={name: np.concatenate([part.sums[name] for part in parts]) for name in names},
         by_time={name: np.sum([part.by_time[name] for part in parts], axis=0) for name in names},
-        equity=accounts("equity")[:CURVES],
+        equity=accounts("equity"),
         points=parts[0].points,
         final_equity=accounts("final_equity"),
         drawdown=accounts("drawdown"),

@@ -178,6 +178,18 @@ def scores(ledger: Ledger, accounts: Accounts, *, symbol: int | None = None) -> 
     return found
 
 
+def net_pnl(net: Array, accounts: Accounts) -> Score:
+    """The mean over accounts of dollars `[N, D]`."""
+    if not accounts.dated:
+        return Score.of(mean_interval(net.sum(axis=1)[None], statistic=np.mean))
+    each = np.count_nonzero(accounts.draw == accounts.draw[0])
+    return Score.of(block_bootstrap_interval(_by_draw(net, accounts) / each, _summed))
+
+
+def _summed(values: Array) -> Any:
+    return values.sum(axis=-1)
+
+
 def daily(own: Days) -> dict[str, Score]:
     """Figures of daily returns: annual where they are ratios; the error of Sharpe's is Lo's."""
     sharpe = performance.sharpe(own.returns)

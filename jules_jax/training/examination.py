@@ -63,8 +63,9 @@ WATCHED = 32
 """Accounts whose sessions may be shown bar by bar, and fill the raster."""
 EXTRA_EPISODES = 256
 """Episodes of every policy in a scenario, at a capital, with another parameter."""
+FEWEST_TRIALS = 10
 FEWEST_BLOCKS = 16
-"""Sessions from which the probability of backtest overfitting is told."""
+"""Trials and sessions from which the probability of backtest overfitting is told."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def examine(
         _claim(asked.out, trail=bool(asked.audited))
     if asked.split == "test" and settings.market.data:
         run_history.opened_test_split(settings, checkpoint)
+        say(f"test split  opened {_openings(settings)} times so far, this one included")
     for note in ground.notes:
         say(f"prices      {note}")
     with tqdm(total=ground.accounts, desc="accounts", leave=False, disable=None) as bar:
@@ -202,7 +204,7 @@ def _luck(
         f"{luck.trials:,} trials are counted against the Sharpe ratio, {len(names)} of them "
         "with returns on these sessions"
     ]
-    if len(names) > 1 and len(matrix) >= FEWEST_BLOCKS:
+    if len(names) >= FEWEST_TRIALS and len(matrix) >= FEWEST_BLOCKS:
         cross = overfitting.probability_of_backtest_overfitting(matrix)
         notes.append(
             f"probability of backtest overfitting {cross.pbo:.0%} (cross-validation over "
@@ -210,7 +212,7 @@ def _luck(
         )
     else:
         notes.append(
-            "the probability of backtest overfitting needs two trials and "
+            f"the probability of backtest overfitting needs {FEWEST_TRIALS} trials and "
             f"{FEWEST_BLOCKS} sessions, and there are {len(names)} and {len(matrix)}"
         )
     return luck, notes
@@ -328,6 +330,12 @@ EXTRA_KEY = 15
 """Folded into the seed's key for the prices and draws of scenarios."""
 
 
+def _openings(settings: config.Config) -> int:
+    """How often test splits have been looked at, by the registry."""
+    runs = run_history.runs(registry.read(Path(settings.runs_dir)))
+    return sum(each.test_openings for each in runs)
+
+
 # -- where it is from ----------------------------------------------------------------------------
 
 
@@ -339,7 +347,6 @@ def _provenance(
     luck: Luck,
     notes: list[str],
 ) -> dict[str, Any]:
-    runs = run_history.runs(registry.read(Path(settings.runs_dir)))
     of = provenance.of(settings, jax.device_count())
     return {
         "checkpoint": str(checkpoint),
@@ -355,7 +362,7 @@ def _provenance(
         "data_fingerprint": _ground_key(settings, ground) if ground.labels else None,
         "notes": [*notes, *ground.notes[1:]],
         "trials": luck.trials,
-        "test_openings": sum(each.test_openings for each in runs),
+        "test_openings": _openings(settings),
     }
 
 

@@ -150,7 +150,7 @@ CODES = {"<i4": "i", "<i8": "q", "<f4": "f", "<f8": "d", "|b1": "?"}
 
 
 def hashes(directory: Path, table: str) -> list[str]:
-    """The chain as docs/audit.md has it, row by row with `struct` and `hashlib` alone."""
+    """The chain as docs/evaluation.md has it, row by row with `struct` and `hashlib` alone."""
     content = manifest_of(directory)
     columns = list(content["columns"][table].items())
     beginning = {

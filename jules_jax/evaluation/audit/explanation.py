@@ -275,9 +275,9 @@ def _paid(row: Row, config: Config) -> str:
         of = f" of ${traded:,.2f} traded" if traded else ""
         lines.append(f"{_dollars(total):>12}{share}  in all{of}")
     lines.append(
-        f"The price moved from ${row['bar_previous_close']:,.4f} to ${row['mark_price']:,.4f}, "
-        f"worth {_dollars(row['price_pnl'])} to the position; net of costs "
-        f"{_dollars(row['net_pnl'])}."
+        f"The price went from ${row['bar_previous_close']:,.4f} over ${row['bar_open']:,.4f} at "
+        f"the open to ${row['mark_price']:,.4f}: {_dollars(row['price_pnl'])} on what was held, "
+        f"{_dollars(row['net_pnl'])} net of costs."
     )
     return _section("What was paid and earned", lines)
 

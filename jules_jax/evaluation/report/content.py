@@ -249,11 +249,13 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
     if not net["low"] > 0:
         because = "; what it earns before costs is paid away" if gross["low"] > 0 else ""
         return f"No edge after costs is shown: {name} nets {money} {where}{because}."
-    versus = (
-        f"more than the best reference policy ({best}: ${beside[best]:,.2f})"
-        if net["value"] > beside[best]
-        else f"but {best} earns more, ${beside[best]:,.2f}"
-    )
+    beyond = found.beyond(name, best)
+    if beyond.low > 0:
+        versus = f"more than the best reference policy ({best}: ${beside[best]:,.2f})"
+    elif beyond.high < 0:
+        versus = f"but {best} earns more, ${beside[best]:,.2f}"
+    else:
+        versus = f"no more, as far as can be told, than {best} with ${beside[best]:,.2f}"
     if not found.prices.labels:
         return (
             f"It earns on these simulated prices: {name} nets {money} {where}, {versus}; of real "

@@ -123,7 +123,11 @@ METRICS: dict[str, Metric] = {
     "dsr": Metric("DSR", "probability", "the same, above the best of as many trials without skill"),
     "sortino": Metric("Sortino ratio", "", "of daily net P&L, by losses alone, a year"),
     "calmar": Metric("Calmar ratio", "", "yearly return / worst drawdown"),
-    "max_drawdown": Metric("Worst drawdown", "share", "deepest fall from a peak of equity"),
+    "max_drawdown": Metric(
+        "Deepest drawdown",
+        "share",
+        "an account's deepest fall from a peak of equity: mean, and 5 to 95 % of accounts",
+    ),
     "max_drawdown_sessions": Metric(
         "Longest drawdown", "sessions", "sessions between a peak and the next"
     ),

@@ -154,7 +154,7 @@ def key_figures(report: Report, who: str) -> list[KeyFigure]:
         ),
         KeyFigure("Costs", show("cost_total_bp"), costs_note(metrics)),
         KeyFigure(
-            "Worst drawdown",
+            "Deepest drawdown",
             show("max_drawdown"),
             "of equity" if sessions is None else f"longest {wording.count(sessions, 'session')}",
         ),
@@ -312,7 +312,7 @@ def stress(report: Report) -> Table | None:
         *several,
         "Net P&L",
         "Worst account",
-        "Worst drawdown",
+        "Deepest drawdown",
         "Hard breaches",
         "Forced exits",
     )
