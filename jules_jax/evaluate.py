@@ -24,7 +24,7 @@ OPTIONS = {
     "seeds": "on recorded bars, draws of what policies leave to chance: an account of each symbol "
     "in each (default 8)",
     "out": "directory for report.html, report.json and pictures (or walk_forward.json)",
-    "audit": "keep so many episodes, or that share of them, step by step in OUT/audit (200 at least)",
+    "audit": "keep so many episodes (200 at least), or that share, step by step in OUT/audit",
     "walk_forward": "train and test on rolling windows of sessions, such as "
     "train=60d,test=20d,step=20d; takes --config and --data where there is no checkpoint",
     "init_from": "checkpoint that every walk-forward fold begins with the weights of",

@@ -312,7 +312,7 @@ def stress(report: Report) -> Table | None:
         *several,
         "Net P&L",
         "Worst account",
-        "Deepest drawdown",
+        "Worst drawdown",
         "Hard breaches",
         "Forced exits",
     )
