@@ -20,7 +20,7 @@ from jules_jax.evaluation import gates
 from jules_jax.evaluation.evidence import Evidence
 from jules_jax.evaluation.gates import Estimate
 from jules_jax.training import checkpoints, conformity, metrics_file, run_directory, verdicts
-from jules_jax.training.run_directory import CONFIG_FILE
+from jules_jax.training.run_directory import CONFIG_FILE, DEFAULTS
 from jules_jax.training.verdicts import Verdict
 
 
@@ -69,7 +69,7 @@ def _means(found: Evidence) -> dict[str, Estimate]:
     }
 
 
-def find(path: str, runs_dir: str = Config().runs_dir) -> Path:
+def find(path: str, runs_dir: str = DEFAULTS.runs_dir) -> Path:
     """The checkpoint that a run (as of `run_directory.locate`), or a checkpoint at `path` means.
 
     Raises `InputError` where there is none, or where it is a population's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jules_jax import config
@@ -67,7 +68,7 @@ def expected(trained_with: Config, progress: float) -> dict[str, tuple[str, floa
         for metric, (name, end) in OF_PPO.items()
         if end is None or getattr(at.ppo, end) < 0
     }
-    weight = float(reward.drawdown_weight(np.float32(progress), at.reward))
+    weight = float(reward.drawdown_weight(jnp.float32(progress), at.reward))
     found[DRAWDOWN_WEIGHT] = ("reward.drawdown_weight", weight)
     for metric, value in schedule.scalars_at(progress, trained_with).items():
         found[metric] = (metric.removeprefix("schedule/"), value)
