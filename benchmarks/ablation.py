@@ -5,7 +5,8 @@ the same number of environment steps, all seeds in one vmapped run, and plays wh
 paths of its own, beside the oracle, which is told the true drift, and the best rule of the grid
 (`market_edge`; both picked on other paths). Variants that differ in numbers alone share a compiled
 program. The table is for picking; `--report NAME` trains the one picked again, from new seeds on
-new paths, and plays it on paths that nothing was picked on: those are the figures to state.
+new paths, and plays it on paths that nothing was picked on, with patience too: those are the
+figures to state. `--base FILE` begins from that config as it stands, lots and lanes included.
 
 All randomness comes from one key by the name of its use (`Use`), so training, picking, validation
 and reporting share nothing. Seeds share their training market: an interval holds the luck of
@@ -20,34 +21,30 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import market_edge
-from benchmarks.market_edge import Days
+from benchmarks import populations, references
+from benchmarks.references import Days
 from jules_jax import config
-from jules_jax.agent import network, policy
 from jules_jax.agent.learner import Learner
-from jules_jax.agent.policy import Policy
 from jules_jax.env.metrics import step_metrics
-from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.trading_env import TradingEnv
 from jules_jax.errors import InputError
-from jules_jax.evaluation import backtest, reference_policies
 from jules_jax.evaluation.reference_policies import HOLD
 from jules_jax.evaluation.statistics import Interval, mean_interval, ratio_of_means
-from jules_jax.market.feed import SimulatedFeed
-from jules_jax.training import backend
+from jules_jax.training import backend, registry
 
 BASE = Path(__file__).parents[1] / "configs" / "phase1_smoke.yaml"
+PINNED = {"account.position_size_pct": 0.25}
+"""The lots with which the table was begun: those of the smoke run are calibrated, and may move."""
 RESULTS = Path(__file__).parent / "results"
 LAST = 5
 """Metrics of a trained agent are means over this many last updates."""
@@ -67,6 +64,8 @@ class Use(IntEnum):
     REPORT_TRAINING_PATHS = 4
     REPORT_TRAINING = 5
     REPORT = 6
+    PLAY = 7
+    PICKING_AGAIN = 8  # of those that did best
 
 
 def variants(base: config.Config) -> dict[str, Overrides]:
@@ -155,14 +154,6 @@ def programs(settings: Mapping[str, config.Config]) -> list[list[str]]:
 # -- training ------------------------------------------------------------------------------------
 
 
-class Trained(NamedTuple):
-    """A population after its last update."""
-
-    weights: network.Params  # [M, ...]
-    history: dict[str, np.ndarray]  # [updates, M] each
-    cpu_seconds: float  # of all updates and members, at the median update's
-
-
 def measure(info: dict[str, Any], action: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
     """Step metrics of training: those of the environment, and how decisions were taken.
 
@@ -193,103 +184,6 @@ def measure(info: dict[str, Any], action: jax.Array, logits: jax.Array) -> dict[
     return step_metrics(record) | measured
 
 
-def stack(sections: Sequence[config.PPO]) -> config.PPO:
-    """Hyper-parameters of members, `[M]` each."""
-    stacked: config.PPO = jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *sections)
-    return stacked
-
-
-def markets(settings: config.Config, key: jax.Array) -> Iterator[EnvParams]:
-    """Environment parameters of every update: generations of paths, and the share of training."""
-    feed, generation = SimulatedFeed(settings), 0
-    data = feed.resident(key, generation)
-    for update in range(settings.num_updates):
-        if update and update % settings.refresh_updates == 0:
-            generation += 1
-            data = feed.advance(data, key, generation)
-        yield make_params(settings, data, progress=update / max(settings.num_updates - 1, 1))
-
-
-def train(
-    learner: Learner, members: Sequence[config.PPO], keys: jax.Array, path_key: jax.Array
-) -> Trained:
-    """Trains members `[M]` of a learner from keys `[M]`, all on the same paths."""
-    numbers, history, laps, state = stack(members), [], [], None
-    for params in markets(learner.settings, path_key):
-        state = learner.init(keys, params) if state is None else state
-        began = time.process_time()
-        state, metrics = learner.update(state, params, numbers)
-        history.append(jax.device_get(metrics))
-        laps.append(time.process_time() - began)
-    assert state is not None
-    series = {name: np.stack([metrics[name] for metrics in history]) for name in history[0]}
-    return Trained(state.params, series, float(np.median(laps)) * len(laps))
-
-
-# -- playing -------------------------------------------------------------------------------------
-
-
-def population(one: Policy) -> Policy:
-    """M networks side by side: leaves of its parameters `[M, ...]`, M equal stretches of lanes."""
-
-    def initial_carry(params: network.Params, lanes: int) -> Any:
-        members = params.value_head.bias.shape[0]
-        each = jax.vmap(lambda member: one.initial_carry(member, lanes // members))
-        return join(each(params))
-
-    def act(params: network.Params, *inputs: Any) -> tuple[Any, jax.Array]:
-        members = params.value_head.bias.shape[0]
-
-        def split(leaf: jax.Array) -> jax.Array:
-            return leaf.reshape(members, leaf.shape[0] // members, *leaf.shape[1:])
-
-        carry, action = jax.vmap(one.act)(params, *jax.tree.map(split, inputs))
-        return join(carry), join(action)
-
-    def join(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
-
-    return Policy(one.name, initial_carry, act)
-
-
-SAMPLED, GREEDY = (population(policy.from_network(greedy=greedy)) for greedy in (False, True))
-"""Made once: a policy is what evaluations are compiled for."""
-
-
-def simulate(settings: config.Config, key: jax.Array, episodes: int) -> Days:
-    """Episodes of the settings' length on fresh paths, one on each, and their true drift."""
-    settings = replace(settings, simulator=replace(settings.simulator, paths=episodes))
-    market = SimulatedFeed(settings).fresh(key)
-    starts = backtest.one_per_stretch(np.asarray(market.episodes), episodes, settings.seed)
-    drift = market_edge.latent(settings, key).drift.reshape(-1)
-    ahead = reference_policies.drift_ahead(drift, starts.row, settings.max_steps_in_episode)
-    return Days(make_params(settings, market), starts, ahead)
-
-
-def references(picked_on: Days, played: Sequence[Days]) -> list[dict[str, np.ndarray]]:
-    """Net P&L `[N]` of the oracle and then the rule that net most on some days, on others."""
-    found: list[dict[str, np.ndarray]] = [{} for _ in played]
-    for who, candidates in (
-        (market_edge.ORACLE, market_edge.oracles),
-        (market_edge.RULE, lambda days: reference_policies.grid()),
-    ):
-        trials = market_edge.play(who, picked_on, candidates(picked_on))
-        name = max(trials, key=lambda name: float(trials[name]["pnl/net"].mean()))
-        for days, net in zip(played, found, strict=True):
-            chosen = {name: candidates(days)[name]}
-            net[name] = market_edge.play(who, days, chosen)[name]["pnl/net"]
-    return found
-
-
-def play(who: Policy, weights: network.Params, days: Days, key: jax.Array) -> np.ndarray:
-    """Net P&L `[M, N]` of every member on the same episodes."""
-    members = weights.value_head.bias.shape[0]
-    lanes = (days.starts.row, days.starts.symbol, days.starts.cluster)
-    starts = backtest.Starts(*(np.tile(column, members) for column in lanes))
-    played = backtest.run_episodes(who, weights, days.params, starts, key)
-    return played["pnl/net"].reshape(members, len(days.starts.row))
-
-
 # -- the table -----------------------------------------------------------------------------------
 
 
@@ -312,6 +206,8 @@ class Row:
     entry_probability: list[float]  # histogram of the probability of entries taken
     per_seed: dict[str, list[float]]  # mean net P&L of each seed
     curve: list[float | None]  # mean net P&L of whole episodes in training, by update, if any
+    patient: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
+    """By bars of patience, of the greedy policy that has it: dollars, and share of the oracle's."""
 
 
 def summarise(
@@ -322,7 +218,10 @@ def summarise(
     oracle: np.ndarray,
     seconds: float,
 ) -> Row:
-    """The line of a variant: history `[updates, M]`, net `[M, N]` (two), oracle `[N]`."""
+    """The line of a variant: history `[updates, M]`, net `[M, N]`, oracle `[N]`.
+
+    net: by "sampled", "greedy" and, where they were played, bars of patience.
+    """
     sampled, greedy = (mean_interval(net[how]) for how in ("sampled", "greedy"))
     last = {metric: values[-LAST:].sum() for metric, values in history.items()}
     entries, exits = (last[f"step_sum/decide/{orders}"] for orders in ("entries", "exits"))
@@ -349,6 +248,11 @@ def summarise(
             round(float(total / count), 2) if count else None
             for total, count in zip(earned, episodes, strict=True)
         ],
+        patient={
+            bars: (mean_interval(of), ratio_of_means(of, oracle))
+            for bars, of in net.items()
+            if bars not in ("sampled", "greedy")
+        },
     )
 
 
@@ -366,17 +270,18 @@ COLUMNS = (
 )
 
 
-def _cells(row: Row) -> list[str]:
-    def percent(share: Interval) -> str:
-        return f"{Interval(*(100 * end for end in share)):.0f}"
+def _percent(share: Interval) -> str:
+    return f"{Interval(*(100 * end for end in share)):.0f}"
 
+
+def _cells(row: Row) -> list[str]:
     return [
         row.name,
         f"{row.seconds:.0f}",
         f"{row.sampled:.1f}",
-        percent(row.sampled_share),
+        _percent(row.sampled_share),
         f"{row.greedy:.1f}",
-        percent(row.greedy_share),
+        _percent(row.greedy_share),
         "–" if row.greedy_to_sampled is None else f"{row.greedy_to_sampled:.2f}",
         f"{row.entropy:.2f}",
         f"{row.explained_variance:.2f}",
@@ -384,10 +289,18 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _patient_cells(row: Row) -> Iterator[list[str]]:
+    for bars, (net, share) in row.patient.items():
+        cells = [f"{row.name}, patience {bars}", "", "", "", f"{net:.1f}", _percent(share)]
+        yield cells + [""] * (len(COLUMNS) - len(cells))
+
+
 def markdown(rows: Sequence[Row], setup: Mapping[str, Any]) -> str:
     """The table, best greedy policy first, and below it what the oracle and the rule earn."""
     ordered = sorted(rows, key=lambda row: -row.greedy.value)
-    lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *map(_cells, ordered)]
+    lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)]]
+    for row in ordered:
+        lines += [_cells(row), *_patient_cells(row)]
     width = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     padded = (
         " | ".join(cell.ljust(size) for cell, size in zip(line, width, strict=True))
@@ -416,13 +329,17 @@ class Store:
         rows: dict[str, Row] = {}
         if path.exists():
             found = json.loads(path.read_text("utf-8"))
-            if found["setup"] == json.loads(json.dumps(setup)):
+            if _identity(found["setup"]) == _identity(json.loads(json.dumps(setup))):
                 rows = {row["name"]: _row(row) for row in found["rows"]}
         return cls(path, setup, rows)
 
     def add(self, row: Row) -> None:
         """Keeps a row, in place of an older one of its name."""
         self.rows[row.name] = row
+        self.write()
+
+    def write(self) -> None:
+        """Puts all rows, and what oracle and rule earn, on disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [dataclasses.asdict(row) for row in self.rows.values()]
         text = json.dumps({"setup": self.setup, "rows": rows}, indent=1)
@@ -434,10 +351,21 @@ class Store:
         return markdown(list(self.rows.values()), self.setup)
 
 
+def _identity(setup: dict[str, Any]) -> dict[str, Any]:
+    """What rows of one table share: all of a setup but the rule, which no row is compared with."""
+    oracle = next(iter(setup["earn"].items()))
+    return setup | {"earn": oracle}
+
+
 def _row(values: dict[str, Any]) -> Row:
-    of = {field.name: values[field.name] for field in dataclasses.fields(Row)}
     intervals = ("sampled", "greedy", "sampled_share", "greedy_share")
-    return Row(**of | {name: Interval(*of[name]) for name in intervals})
+    patient = {
+        bars: (Interval(*net), Interval(*share))
+        for bars, (net, share) in values.get("patient", {}).items()
+    }
+    return Row(
+        **values | {name: Interval(*values[name]) for name in intervals} | {"patient": patient}
+    )
 
 
 # -- the command ---------------------------------------------------------------------------------
@@ -478,11 +406,16 @@ class Ablation:
         if self.report:
             training, paths = (Use.REPORT_TRAINING, Use.REPORT_TRAINING_PATHS)
         keys = jax.random.split(jax.random.fold_in(self.key, training), self.seeds)
-        path_key = jax.random.fold_in(self.key, paths)
-        trained = train(learner, [settings.ppo] * self.seeds, keys, path_key)
+        markets = populations.markets(settings, jax.random.fold_in(self.key, paths))
+        numbers = populations.stack([settings.ppo] * self.seeds)
+        trained = populations.train(learner, keys, markets, numbers)
+        playing = jax.random.fold_in(self.key, Use.PLAY)
+        ways = {"sampled": populations.SAMPLED, "greedy": populations.GREEDY}
+        if self.report:
+            ways |= {str(bars): who for bars, who in populations.PATIENT.items()}
         net = {
-            how: play(who, trained.weights, self.days, self.key)
-            for how, who in (("sampled", SAMPLED), ("greedy", GREEDY))
+            how: populations.play(who, trained.weights, self.days, playing)
+            for how, who in ways.items()
         }
         seconds = trained.cpu_seconds / self.seeds
         return summarise(name, settings, trained.history, net, self.oracle, seconds)
@@ -492,6 +425,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--preset", default="easy")
+    parser.add_argument("--base", type=Path, help="a config to begin from as it stands")
     parser.add_argument("--seeds", type=int, default=3, help="agents of every variant")
     parser.add_argument("--timesteps", type=int, help="of every agent; default: the base's")
     parser.add_argument("--lanes", type=int, help="of the base; default: its own")
@@ -504,20 +438,49 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def base_config(given: argparse.Namespace) -> config.Config:
-    """The base of the ablation."""
-    values = {"simulator.preset": given.preset, "seed": given.seed, "devices": 1}
+    """The base of the ablation: that of the table, or the file given."""
+    values = ({} if given.base else PINNED) | {
+        "simulator.preset": given.preset,
+        "seed": given.seed,
+        "devices": 1,
+    }
     sizes = {"num_envs": given.lanes, "total_timesteps": given.timesteps}
     chosen = {name: value for name, value in sizes.items() if value is not None}
-    return config.load(values | chosen, file=BASE)
+    return config.load(values | chosen, file=given.base or BASE)
+
+
+PLAYED = (
+    "num_envs",
+    "total_timesteps",
+    "max_steps_in_episode",
+    "market",
+    "simulator",
+    "features",
+    "fills",
+    "account",
+    "safeguards",
+    "reward",
+    "ppo",
+    "network",
+    "schedules",
+    "randomise",
+)
+"""What of a config a row depends on."""
+
+
+def fingerprint(base: config.Config) -> str:
+    """A hash of what the base trains on and with: rows of one table have the same."""
+    values = config.to_dict(base)
+    return registry.config_hash({name: values[name] for name in PLAYED})
 
 
 def prepare(given: argparse.Namespace, base: config.Config) -> Ablation:
     """Simulates the episodes to play, and plays oracle and rule on them."""
     key = jax.random.key(given.seed)
     use = Use.REPORT if given.report else Use.VALIDATION
-    days = simulate(base, jax.random.fold_in(key, use), given.episodes)
-    picked_on = simulate(base, jax.random.fold_in(key, Use.PICKING), given.episodes)
-    (earned,) = references(picked_on, [days])
+    days = references.simulate(base, jax.random.fold_in(key, use), given.episodes)
+    picked_on = references.simulate(base, jax.random.fold_in(key, Use.PICKING), given.episodes)
+    earned = {found.name: found.net(days) for found in references.best_of([picked_on])}
     setup = {
         "preset": given.preset,
         "lanes": base.num_envs,
@@ -525,9 +488,11 @@ def prepare(given: argparse.Namespace, base: config.Config) -> Ablation:
         "seeds": given.seeds,
         "episodes": given.episodes,
         "seed": given.seed,
+        "base": fingerprint(base),
         "earn": {name: list(mean_interval(net)) for name, net in earned.items()},
     }
-    path = given.results / f"ablation-{given.preset}{'-report' if given.report else ''}.json"
+    names = ["ablation", *([given.base.stem] if given.base else []), given.preset]
+    path = given.results / f"{'-'.join([*names, *(['report'] if given.report else [])])}.json"
     oracle = next(iter(earned.values()))
     return Ablation(key, given.seeds, days, oracle, Store.open(path, setup), bool(given.report))
 
@@ -547,6 +512,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = {name: one for name, one in settings.items() if name not in ablation.store.rows}
     for row in ablation.run(missing):
         print(" | ".join(_cells(row)), flush=True)
+    ablation.store.write()
     print(f"\n{ablation.store.table()}")
     return 0
 

@@ -4,7 +4,8 @@ Training of `configs/phase1_smoke.yaml` with one epoch. Every sweep takes its si
 after round; memory is what XLA says an update works in. `exponent` is the slope of log time on log
 lanes, over all and between the two largest sizes: time no worse than linear is at most 1. Members:
 the steps/s of M agents in one program over that of one agent trained M times; below 1 it no
-longer pays. Writes benchmarks/results/cost_growth.json and docs/images/cost_growth.png.
+longer pays. Writes benchmarks/results/cost_growth.json and docs/images/cost_growth.png; `--only
+members` (or `sweeps`) measures that part and keeps what the file has of the other.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from matplotlib import ticker
 
 from benchmarks import timing
 from benchmarks.workload import ROOT, Updates, market_of, smoke
+from jules_jax.errors import InputError, run_command
 from jules_jax.training import backend
 
 IMAGE = ROOT / "docs" / "images" / "cost_growth.png"
@@ -33,6 +35,8 @@ MIB = 2**20
 STEPS = 32  # of a rollout, where its length is not what varies
 LANES = 384  # where their number is not what varies: those of the smoke configuration
 MEMBERS = (2, 4, 8)
+MEMBERS_LANES = (16, 64, 256, 384)
+PARTS = ("sweeps", "members")
 SHORTEST = 4096  # steps that a timed call has at least
 BLUE, RED = "#1f5f99", "#b3261e"
 
@@ -166,8 +170,21 @@ def plot(
         beside.set_ylabel("memory of an update, MiB", color=RED)
         _sizes_axis(axis, sizes, name)
         axis.set_title(titles[name])
-    axis = axes.flat[3]
-    for lanes, shade in zip(sorted({g.lanes for g in gains}), (BLUE, "#3d8f6e", RED), strict=False):
+    _draw_members(axes.flat[3], gains)
+    figure.suptitle(f"Cost of a training update, one epoch\n{heading}", fontsize=10)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(image, dpi=120)
+    plt.close(figure)
+
+
+def _draw_members(axis: Any, gains: Sequence[Gain]) -> None:
+    if not gains:
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "members: not measured", ha="center", transform=axis.transAxes)
+        return
+    for lanes, shade in zip(
+        sorted({g.lanes for g in gains}), (BLUE, "#3d8f6e", RED, "0.3"), strict=False
+    ):
         own = [g for g in gains if g.lanes == lanes]
         middle = np.array([g.gain for g in own])
         errors = np.abs(np.array([[g.least for g in own], [g.largest for g in own]]) - middle)
@@ -181,10 +198,6 @@ def plot(
     _sizes_axis(axis, sorted({g.members for g in gains}), "members in one program")
     axis.legend()
     axis.set_title("Members: above 1, one program pays")
-    figure.suptitle(f"Cost of a training update, one epoch\n{heading}", fontsize=10)
-    image.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(image, dpi=120)
-    plt.close(figure)
 
 
 def _sizes_axis(axis: Any, sizes: Sequence[int], label: str) -> None:
@@ -195,49 +208,71 @@ def _sizes_axis(axis: Any, sizes: Sequence[int], label: str) -> None:
     axis.grid(alpha=0.3)
 
 
+SIZES = {
+    "lanes": ("num_envs", (64, 256, 1024, 4096, 16384)),
+    "rollout length": ("n_steps", (16, 32, 64, 128, 256)),
+    "LSTM width": ("lstm_hidden_size", (16, 32, 64, 128, 256)),
+}
+"""What varies, by what it is called: its setting, and its values."""
+
+
+def sweeps_part(every: slice, rounds: int) -> dict[str, Any]:
+    """All sweeps, printed as they come."""
+    build, found = builder(), {}
+    for name, (key, sizes) in SIZES.items():
+        found[name] = sweep(sizes[every], lambda size, key=key: build(**{key: size}), rounds)
+        print(points_table(name, found[name]), flush=True)
+        gc.collect()
+    slopes = growth(found["lanes"])
+    print(f"\ntime per update grows as lanes^{slopes['all']:.2f} (the two largest sizes: ", end="")
+    print(f"lanes^{slopes['largest']:.2f}); no worse than linear: ", end="")
+    print("yes" if max(slopes.values()) <= 1 else "NO", flush=True)
+    points = {name: [dataclasses.asdict(p) for p in of] for name, of in found.items()}
+    return {"sweeps": points, "exponent": slopes}
+
+
+def members_part(every: slice, rounds: int) -> dict[str, Any]:
+    """The gain of members, printed."""
+    gains = member_gains(MEMBERS_LANES[every], MEMBERS[every], builder(), rounds)
+    print(gains_table(gains))
+    print(f"fewest members that no longer pay, by lanes: {crossover(gains)}")
+    return {"members": [dataclasses.asdict(gain) for gain in gains], "crossover": crossover(gains)}
+
+
+def draw(results: Mapping[str, Any], image: Path) -> None:
+    """The figure of what a file of results holds."""
+    sweeps = {name: [Point(**p) for p in of] for name, of in results["sweeps"].items()}
+    gains = [Gain(**gain) for gain in results.get("members", [])]
+    plot(sweeps, gains, results["hardware"]["sweeps"]["heading"], image)
+
+
 def main() -> None:
-    """Measures, prints, writes and draws."""
+    """Measures, prints, writes and draws. Raises `InputError` for a part that is none."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="fewer sizes, two rounds")
+    parser.add_argument("--only", default="", help=f"one of {', '.join(PARTS)}; default: all")
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--image", type=Path, default=IMAGE)
     arguments = parser.parse_args()
+    if arguments.only and arguments.only not in PARTS:
+        raise InputError(f"--only: found {arguments.only!r}, expected one of {', '.join(PARTS)}")
     backend.use_compilation_cache()
-    facts = timing.hardware()
     rounds = 2 if arguments.quick else arguments.rounds
     every = slice(None, None, 2 if arguments.quick else 1)
-    heading = timing.heading(facts)
-    print(f"{heading}; medians of {rounds} rounds\n", flush=True)
-    build = builder()
-    sweeps = {}
-    for name, key, sizes in (
-        ("lanes", "num_envs", (64, 256, 1024, 4096, 16384)),
-        ("rollout length", "n_steps", (16, 32, 64, 128, 256)),
-        ("LSTM width", "lstm_hidden_size", (16, 32, 64, 128, 256)),
-    ):
-        sweeps[name] = sweep(sizes[every], lambda size, key=key: build(**{key: size}), rounds)
-        print(points_table(name, sweeps[name]), flush=True)
-        gc.collect()
-    gains = member_gains((16, 64, 256)[every], MEMBERS[every], build, rounds)
-    print(gains_table(gains))
-    slopes = growth(sweeps["lanes"])
-    print(f"\ntime per update grows as lanes^{slopes['all']:.2f} (the two largest sizes: ", end="")
-    print(f"lanes^{slopes['largest']:.2f}); no worse than linear: ", end="")
-    print("yes" if max(slopes.values()) <= 1 else "NO")
-    print(f"fewest members that no longer pay, by lanes: {crossover(gains)}")
-    results = {
-        "hardware": facts | {"rounds": rounds},
-        "sweeps": {
-            name: [dataclasses.asdict(p) for p in points] for name, points in sweeps.items()
-        },
-        "members": [dataclasses.asdict(gain) for gain in gains],
-        "exponent": slopes,
-        "crossover": crossover(gains),
-    }
-    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    plot(sweeps, gains, heading, arguments.image)
+    kept = json.loads(arguments.json.read_text("utf-8")) if arguments.json.exists() else {}
+    for part in [arguments.only] if arguments.only else PARTS:
+        facts = timing.hardware()
+        heading = timing.heading(facts)
+        print(f"{heading}; medians of {rounds} rounds\n", flush=True)
+        measured = sweeps_part if part == "sweeps" else members_part
+        kept |= measured(every, rounds)
+        about = facts | {"rounds": rounds, "heading": heading}
+        kept["hardware"] = kept.get("hardware", {}) | {part: about}
+        arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
+    if "sweeps" in kept:
+        draw(kept, arguments.image)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -3,9 +3,10 @@
 For every seed: `python -m jules_jax.train --config configs/fast.yaml`, then the same with
 `configs/default_market.yaml` and `--init-from` the first run's weights (why is said there). Every
 checkpoint of the second stage plays validation paths, greedy and sampled, and the last one plays
-paths that nothing was picked on, beside the best rule of the grid and the oracle, both picked on
-other paths yet. What an agent nets beyond the rule is of the same episodes; 95 % intervals over
-seeds and paths. Paths of seed 1000 have chosen the length of the second stage, so others judge it.
+others, beside the best rule of the grid and the oracle, both picked on others yet. What an agent
+nets beyond the rule is of the same episodes; 95 % intervals over seeds and paths. The verdict is
+the greedy policy's. Paths of seed 1000 have chosen the length of the second stage, so those of
+seed 1001 judge it. `--again DIRECTORY` judges what `--keep DIRECTORY` has kept, without training.
 Writes benchmarks/results/default_market.json and docs/images/default_market.png.
 """
 
@@ -16,7 +17,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,26 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks import ablation
+from benchmarks import populations, references
 from benchmarks.ablation import Use
-from benchmarks.market_edge import Days
+from benchmarks.references import Days
 from benchmarks.workload import ROOT
 from jules_jax import config
 from jules_jax.agent import network
-from jules_jax.evaluation.statistics import Interval, mean_interval, paired_difference
+from jules_jax.errors import InputError
+from jules_jax.evaluation.statistics import (
+    Interval,
+    mean_interval,
+    paired_difference,
+    ratio_of_means,
+)
 from jules_jax.training import backend, checkpoints, loop
 
 FIRST = ROOT / "configs" / "fast.yaml"
 SECOND = ROOT / "configs" / "default_market.yaml"
 RESULTS = ROOT / "benchmarks" / "results" / "default_market.json"
 IMAGE = ROOT / "docs" / "images" / "default_market.png"
-HOW = {"sampled": ablation.SAMPLED, "greedy": ablation.GREEDY}
+HOW = {"sampled": populations.SAMPLED, "greedy": populations.GREEDY}
 BLUE, RED = "#1f5f99", "#b3261e"
 
 
@@ -50,6 +57,7 @@ class Judged:
     steps: int
     net: dict[str, Interval]
     beyond_rule: dict[str, Interval]
+    share: dict[str, Interval]  # of the oracle's
     per_seed: dict[str, list[float]]
 
 
@@ -77,15 +85,30 @@ def stacked(weights: Sequence[network.Params]) -> network.Params:
     return population
 
 
+def kept(seed: int, places: config.Config) -> list[Path]:
+    """Checkpoints of the second stage of a seed trained before, the first one first."""
+    directory = Path(places.checkpoint_dir) / f"default-{seed}"
+    found = sorted(checkpoints.steps(directory), key=lambda path: int(path.name))
+    if not found:
+        raise InputError(f"{directory}: found no checkpoint, expected those of `--keep`")
+    return found
+
+
 def judge(
-    steps: int, weights: network.Params, days: Days, rule: np.ndarray, key: jax.Array
+    steps: int,
+    weights: network.Params,
+    days: Days,
+    earned: Mapping[str, np.ndarray],
+    key: jax.Array,
 ) -> Judged:
-    """What agents `[M]` net on some days, and beyond the rule, which nets `[N]` there."""
-    net = {how: ablation.play(who, weights, days, key) for how, who in HOW.items()}
+    """What agents `[M]` net on some days, where oracle and rule (in that order) net `[N]` each."""
+    oracle, rule = earned.values()
+    net = {how: populations.play(who, weights, days, key) for how, who in HOW.items()}
     return Judged(
         steps,
         {how: mean_interval(of) for how, of in net.items()},
         {how: paired_difference(of, rule) for how, of in net.items()},
+        {how: ratio_of_means(of, oracle) for how, of in net.items()},
         {how: of.mean(axis=1).tolist() for how, of in net.items()},
     )
 
@@ -106,11 +129,11 @@ def figure(curve: Sequence[Judged], last: Judged, episodes: int) -> Any:
             at = steps[-1] * (1.03 + 0.02 * place)
             axes.errorbar([at], [end.value], spread, fmt="s", color=colour, capsize=3)
         axes.axhline(0, color="black", lw=0.8)
-        axes.text(steps[-1], 1, "the best rule", ha="right")
+        axes.text(steps[-1], -1, "the best rule", ha="right", va="top")
         axes.set(
             xlabel="million steps on `default`, after a million on `easy`",
             ylabel="net P&L per episode beyond the best rule's, $",
-            title=f"Lines: validation paths. Squares: {episodes:,} paths that picked nothing",
+            title=f"Lines: validation paths. Squares: {episodes:,} others",
         )
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower right")
@@ -118,7 +141,7 @@ def figure(curve: Sequence[Judged], last: Judged, episodes: int) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, plays, prints and writes; returns 1 where no way of playing beats the rule."""
+    """Trains, plays, prints, writes; 1 where the greedy policy does not beat the rule."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=1, help="agents, one after the other")
     parser.add_argument("--first-seed", type=int, default=1, help="of the agents")
@@ -126,26 +149,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=8192, help="fresh ones, a path each")
     parser.add_argument("--seed", type=int, default=1001, help="of the paths that are played")
     parser.add_argument("--keep", type=Path, help="directory for the runs; default: none is kept")
+    parser.add_argument("--again", type=Path, help="directory of runs kept before, to judge")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--figure", type=Path, default=IMAGE)
     given = parser.parse_args(argv)
     backend.use_compilation_cache()
+    try:
+        return run(given)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def run(given: argparse.Namespace) -> int:
+    """The command with its arguments."""
     settings = config.load({"seed": given.seed}, file=SECOND).for_evaluation()
     key = jax.random.key(given.seed)
     few, many = max(given.episodes // 8, 1), given.episodes
-    picking, validation, report = (
-        ablation.simulate(settings, jax.random.fold_in(key, use), count)
-        for use, count in ((Use.PICKING, few), (Use.VALIDATION, few), (Use.REPORT, many))
+
+    def days(use: Use, count: int) -> Days:
+        return references.simulate(settings, jax.random.fold_in(key, use), count)
+
+    oracle, rule = references.best_of([days(Use.PICKING, few), days(Use.PICKING_AGAIN, many)])
+    validation, report = days(Use.VALIDATION, few), days(Use.REPORT, many)
+    on_validation, on_report = (
+        {of.name: of.net(played) for of in (oracle, rule)} for played in (validation, report)
     )
-    on_validation, on_report = ablation.references(picking, [validation, report])
-    oracle, rule = on_report.items()
-    print(f"{oracle[0]}: {mean_interval(oracle[1]):.1f}   {rule[0]}: {mean_interval(rule[1]):.1f}")
+    for name, net in on_report.items():
+        print(f"{name}: {mean_interval(net):.1f}")
 
     with tempfile.TemporaryDirectory() as scratch:
-        root = given.keep or Path(scratch)
+        root = given.again or given.keep or Path(scratch)
         places = config.load({"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "kept")})
         seeds = range(given.first_seed, given.first_seed + given.seeds)
-        trained = [train(seed, places, given.timesteps) for seed in seeds]
+        trained = [
+            kept(seed, places) if given.again else train(seed, places, given.timesteps)
+            for seed in seeds
+        ]
         points = [
             (
                 int(checkpoints.load_meta(of_seeds[0])["update"]),
@@ -153,21 +193,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for of_seeds in zip(*trained, strict=True)
         ]
+    playing = jax.random.fold_in(key, Use.PLAY)
     update_steps = settings.num_envs * settings.ppo.n_steps
-    _, rule_then = on_validation.values()
-    curve = [judge(n * update_steps, of, validation, rule_then, key) for n, of in points]
-    last = judge(points[-1][0] * update_steps, points[-1][1], report, rule[1], key)
+    curve = [judge(n * update_steps, of, validation, on_validation, playing) for n, of in points]
+    last = judge(points[-1][0] * update_steps, points[-1][1], report, on_report, playing)
     for how in HOW:
-        print(f"{how}: {last.net[how]:.1f}   beyond the rule: {last.beyond_rule[how]:.1f}")
+        print(
+            f"{how}: {last.net[how]:.1f}   beyond the rule: {last.beyond_rule[how]:.1f}   "
+            f"of the oracle's: {last.share[how]:.1%}"
+        )
     found = {
         "about": {"seeds": list(seeds), "episodes": given.episodes, "seed": given.seed},
+        "picking": {
+            "rules": len(rule.means[0]),
+            "paths": [few, many],
+            "best": [dict(list(stage.items())[: references.FINALISTS]) for stage in rule.means],
+        },
         "references": {name: mean_interval(net) for name, net in on_report.items()},
         "last": dataclasses.asdict(last),
         "curve": [dataclasses.asdict(point) for point in curve],
     }
     given.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     figure(curve, last, given.episodes).savefig(given.figure, dpi=120)
-    return int(not any(beyond.low > 0 for beyond in last.beyond_rule.values()))
+    return int(not last.beyond_rule["greedy"].low > 0)
 
 
 if __name__ == "__main__":

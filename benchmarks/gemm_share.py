@@ -3,7 +3,8 @@
 `python -m benchmarks.gemm_share [--lanes N] [--rounds R]`. Share = Σ flopsᵢ / rateᵢ ÷ update time,
 over every forward, dW and dX product of rollout and learning. Each rate is timed at its own shape
 and in its own form (both towers as a batch, recurrent products one time step at a time, on all
-devices at once, each with its share of the lanes), in turns with the update, in one process. The
+devices at once, each with its share of the lanes), in turns with the update, in one process. A loop
+of products also reads each step's operands out of an array; that alone is timed too, and said. The
 gradient of a recurrent product by the observations is counted nowhere, since nothing needs it.
 """
 
@@ -116,8 +117,13 @@ def _shape(sizes: tuple[int, int, int, int]) -> str:
     return f"{towers} × [{rows:,}, {inputs}] @ [{inputs}, {outputs}]"
 
 
-def timed(product: Product, precision: str, mesh: Mesh) -> Callable[[], Any]:
-    """A compiled run of `product.steps` products on every device of `mesh`, all at once."""
+def timed(
+    product: Product, precision: str, mesh: Mesh, *, multiplied: bool = True
+) -> Callable[[], Any]:
+    """A compiled run of `product.steps` products on every device of `mesh`, all at once.
+
+    multiplied: else the run reads the moving operands of every step, and does nothing with them.
+    """
 
     def operand(shape: tuple[int, ...], moves: bool) -> jax.Array:
         held = min(product.steps, HELD) if moves else 1
@@ -129,13 +135,21 @@ def timed(product: Product, precision: str, mesh: Mesh) -> Callable[[], Any]:
     def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
         return jnp.einsum(product.equation, left, right, precision=precision)
 
-    def run(left: jax.Array, right: jax.Array) -> jax.Array:
-        def body(step: jax.Array, last: jax.Array) -> jax.Array:
-            del last  # overwritten: an addition would be timed with the product
-            return multiply(left[step % len(left)], right[step % len(right)])
+    def of_step(step: Any, left: jax.Array, right: jax.Array) -> Any:
+        own = left[step % len(left)], right[step % len(right)]
+        if multiplied:
+            return multiply(*own)
+        moving = (product.moving in (LEFT, BOTH), product.moving in (RIGHT, BOTH))
+        return tuple(operand for operand, moves in zip(own, moving, strict=True) if moves)
 
-        result = jax.eval_shape(multiply, left[0], right[0])
-        return lax.fori_loop(0, product.steps, body, jnp.zeros(result.shape, result.dtype))
+    def run(left: jax.Array, right: jax.Array) -> Any:
+        def body(step: jax.Array, last: Any) -> Any:
+            del last  # overwritten: an addition would be timed with the product
+            return of_step(step, left, right)
+
+        shapes = jax.eval_shape(of_step, 0, left, right)
+        start = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
+        return lax.fori_loop(0, product.steps, body, start)
 
     everywhere = PartitionSpec(*mesh.axis_names)
     run = jax.shard_map(run, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
@@ -165,6 +179,8 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 UPDATE = "update"
+OPERANDS = ", its operands read"
+"""After a product's name: the same loop without the product."""
 
 
 def measure(settings: config.Config, rounds: int) -> tuple[float, str]:
@@ -178,15 +194,21 @@ def measure(settings: config.Config, rounds: int) -> tuple[float, str]:
     runs: dict[str, Callable[[], Any]] = {UPDATE: updates}
     precision = settings.network.matmul_precision
     runs |= {product.name: timed(product, precision, mesh) for product in every}
+    runs |= {
+        product.name + OPERANDS: timed(product, precision, mesh, multiplied=False)
+        for product in every
+    }
     clocks = in_turns(runs, rounds)
     return _share(every, clocks, clock=0), _table(settings, mesh.size, every, clocks)
 
 
-def _share(every: list[Product], clocks: dict[str, list[Clocks]], *, clock: int) -> float:
-    """Median over rounds of the products' time ÷ the update's."""
+def _share(
+    every: list[Product], clocks: dict[str, list[Clocks]], *, clock: int, what: str = ""
+) -> float:
+    """Median over rounds of the products' time ÷ the update's; what: `OPERANDS` for theirs."""
     shares = []
     for turn, update in enumerate(clocks[UPDATE]):
-        own = sum(clocks[p.name][turn][clock] * p.times / p.steps for p in every)
+        own = sum(clocks[p.name + what][turn][clock] * p.times / p.steps for p in every)
         shares.append(own / update[clock])
     return statistics.median(shares)
 
@@ -215,6 +237,11 @@ def _table(
         )
     wall, processor = (_share(every, clocks, clock=clock) for clock in (0, 1))
     lines.append(f"  GEMM share: {wall:.2f} of the wall clock, {processor:.2f} of processor time")
+    wall, processor = (_share(every, clocks, clock=clock, what=OPERANDS) for clock in (0, 1))
+    lines.append(
+        f"  of which reading moving operands: {wall:.2f} of the wall clock, {processor:.2f} of "
+        "processor time"
+    )
     return "\n".join(lines)
 
 

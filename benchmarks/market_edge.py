@@ -20,7 +20,6 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -31,10 +30,9 @@ import numpy as np
 from jules_jax import config
 from jules_jax.agent.policy import Policy
 from jules_jax.env.params import EnvParams, make_params
-from jules_jax.evaluation import backtest, reference_policies
+from jules_jax.evaluation import backtest, candidates, reference_policies
 from jules_jax.evaluation.backtest import Starts
 from jules_jax.evaluation.reference_policies import Rule, Truth
-from jules_jax.market import simulator
 from jules_jax.market.feed import SimulatedFeed
 
 DAYS_PER_YEAR = 252
@@ -43,12 +41,8 @@ LEVEL = 0.01
 ERRORS = 3.0
 """Standard errors by which the null grid as a whole must lose."""
 RESAMPLES = 2000
-DRIFTS_BP = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2)
-EXITS = (-1.0, 0.0, 0.5)
-"""Thresholds of the oracle, and its exits in units of them."""
 
-RULE, ORACLE = reference_policies.rule(), reference_policies.oracle()
-"""Made once: a policy is what evaluations are compiled for."""
+RULE, ORACLE = reference_policies.RULE, reference_policies.ORACLE
 
 
 @dataclass(frozen=True)
@@ -89,15 +83,14 @@ def simulate_days(
     """
     simulator_of_paths = replace(settings.simulator, paths=paths)
     settings = replace(settings, simulator=simulator_of_paths)
-    market = SimulatedFeed(settings).fresh(key)
+    feed = SimulatedFeed(settings)
     row, symbol = _starts(settings)
-    steps = settings.max_steps_in_episode
-    drift = jnp.zeros((len(row), steps), jnp.float32)
-    if truth:
-        hidden = latent(settings, key)
-        drift = reference_policies.drift_ahead(hidden.drift.reshape(-1), row, steps)
     path = row // (simulator_of_paths.sessions * simulator_of_paths.bars_per_session)
     starts = Starts(row, symbol, path)
+    drift = jnp.zeros((len(row), settings.max_steps_in_episode), jnp.float32)
+    if truth:
+        drift = candidates.true_drift(feed, key, starts)
+    market = feed.fresh(key)
     return Days(make_params(settings, market), starts, drift)
 
 
@@ -110,43 +103,14 @@ def _starts(settings: config.Config) -> tuple[np.ndarray, np.ndarray]:
     return row, np.zeros_like(row)
 
 
-@partial(jax.jit, static_argnums=0)
-def latent(settings: config.Config, key: jax.Array) -> simulator.Latent:
-    """What the paths of `SimulatedFeed.fresh(key)` hide, `[P, B]` each."""
-    half_spread = 0.5 * settings.simulator.spread_bps * simulator.BP
-
-    def path(index: jax.Array) -> simulator.Latent:
-        path_key = jax.random.fold_in(jax.random.fold_in(key, 0), index)
-        return simulator.simulate_with_latent(
-            path_key, settings.simulator, half_spread, settings.market.bar_seconds
-        )[1]
-
-    return jax.vmap(path)(jnp.arange(settings.simulator.paths))
-
-
-def play(policy: Policy, days: Days, candidates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Episodes of every candidate's parameters on the same days: `[N]` by metric, by name.
-
-    The candidates play beside each other, in lanes of one evaluation.
-    """
-    lanes, count = len(days.starts.row), len(candidates)
-    starts = (days.starts.row, days.starts.symbol, days.starts.cluster)
-    many = Starts(*(np.tile(column, count) for column in starts))
-    params = reference_policies.stack(list(candidates.values()), lanes)
-    played = backtest.run_episodes(policy, params, days.params, many, jax.random.key(0))
-    return {
-        name: {metric: values.reshape(count, lanes)[i] for metric, values in played.items()}
-        for i, name in enumerate(candidates)
-    }
+def play(policy: Policy, days: Days, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Episodes of every candidate's parameters on the same days: `[N]` by metric, by name."""
+    return candidates.side_by_side(policy, parameters, days.params, days.starts, jax.random.key(0))
 
 
 def oracles(days: Days) -> dict[str, Truth]:
     """The oracle at every threshold and exit, by name."""
-    return {
-        f"oracle {threshold:g} {exit_:g}": Truth(days.drift, threshold, exit_ * threshold)
-        for threshold in DRIFTS_BP
-        for exit_ in EXITS
-    }
+    return candidates.oracles(days.drift)
 
 
 def sharpe(name: str, played: Mapping[str, Any], cluster: np.ndarray, seed: int = 0) -> Sharpe:
@@ -172,18 +136,18 @@ def _ratio(count: Any, total: Any, squares: Any) -> Any:
     return np.sqrt(DAYS_PER_YEAR) * np.where(sd > 0, mean / np.where(sd > 0, sd, 1.0), 0.0)
 
 
-def best(policy: Policy, picked_on: Days, reported_on: Days, candidates: Any) -> Sharpe:
+def best(policy: Policy, picked_on: Days, reported_on: Days, choose: Any) -> Sharpe:
     """The candidate with the best Sharpe ratio on some days, as it does on others.
 
-    candidates: from `Days` to parameters by name.
+    choose: from `Days` to the candidates' parameters by name.
     """
-    trials = play(policy, picked_on, candidates(picked_on))
+    trials = play(policy, picked_on, choose(picked_on))
     ratios = {
         name: sharpe(name, played, picked_on.starts.cluster).value
         for name, played in trials.items()
     }
     name = max(ratios, key=ratios.__getitem__)
-    played = play(policy, reported_on, {name: candidates(reported_on)[name]})[name]
+    played = play(policy, reported_on, {name: choose(reported_on)[name]})[name]
     return sharpe(name, played, reported_on.starts.cluster)
 
 

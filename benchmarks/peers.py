@@ -1,4 +1,4 @@
-"""sb3-contrib's RecurrentPPO on our environment: `pip install 'jules-jax[peers]'`.
+"""sb3-contrib's RecurrentPPO on our environment: `pip install -e '.[peers]'`.
 
 It is given its best: the faster of one and two threads of torch (`best_threads`), and beside the
 Gymnasium bridge, which hands out fifty observables of every step, an adapter that fetches only what

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.sb3_curves` trains both on one task, seed after seed, and writes
 docs/images/sb3_curves.png and benchmarks/results/sb3_curves.json. It needs PyTorch:
-`pip install 'jules-jax[peers]'`.
+`pip install -e '.[peers]'`.
 
 The task is preset `easy`, the same simulated paths for all, RecurrentPPO through the Gymnasium
 bridge. Hyper-parameters and the first weights' distribution are the same (`peer`, `load_weights`).

@@ -91,7 +91,7 @@ def peer_rows(rounds: int) -> list[Row]:
     """Whole training with 10 epochs against sb3-contrib, where that is installed."""
     missing = [name for name in ("torch", "sb3_contrib") if not importlib.util.find_spec(name)]
     if missing:
-        words = f"{' and '.join(missing)} not installed: pip install 'jules-jax[peers]'"
+        words = f"{' and '.join(missing)} not installed: pip install -e '.[peers]'"
         return [Row("sb3-contrib RecurrentPPO", None, "", note=words)]
     from benchmarks import peers
 
@@ -145,9 +145,10 @@ def loop_rows(rounds: int) -> list[Row]:
             hidden_size=size.lstm_hidden_size, net_arch=size.net_arch
         ),
     }
-    name = "jules_jax"
-    runs: dict[str, Callable[[], Any]] = {name: ours}
-    adds = {name: multiply_adds(ours.state.params)}
+    alike = Updates(smoke(devices=1), env, params)  # one device, as the loop has
+    own = {"jules_jax": ours, "jules_jax, on one device as the loop": alike}
+    runs: dict[str, Callable[[], Any]] = dict(own)
+    adds = {name: multiply_adds(run.state.params) for name, run in own.items()}
     for style, model in networks.items():
         runs[style], weights = _style_run(model, settings, env, params)
         adds[style] = multiply_adds(weights)
@@ -168,6 +169,7 @@ def loop_rows(rounds: int) -> list[Row]:
                 1.2,
                 notes[name],
             )
+            for name in own
             for style in networks
         ),
     ]

@@ -19,6 +19,8 @@ PARTS = {
     "imports": re.compile(r"^imports +([\d.]+) s"),
     "market": re.compile(r"\bmarket ([\d.]+) s"),
     "compilation": re.compile(r"\bcompilation ([\d.]+) s"),
+    "validation": re.compile(r"^validation .*; ([\d.]+) s$"),
+    "checkpoint": re.compile(r"^checkpoint .*; ([\d.]+) s$"),
     "first update": re.compile(r"^update +1 +([\d.]+) s"),
 }
 """What the command itself prints of its start-up."""
@@ -42,7 +44,7 @@ def read_parts(lines: list[str]) -> dict[str, float]:
     found = {}
     for line in lines:
         for name, pattern in PARTS.items():
-            if name not in found and (match := pattern.search(line)):
+            if name not in found and (match := pattern.search(line.rstrip())):
                 found[name] = float(match[1])
     return found
 

@@ -7,7 +7,7 @@ COMMANDS = {
     "calibrate": "choose a setting's value at which trained agents earn what is asked",
     "data": "check files of bars, build datasets of them, measure recorded and simulated markets",
     "runs": "list, show and compare every run ever started; remove what old ones left",
-    "audit": "re-derive recorded episodes in float64 and name the first disagreement",
+    "audit": "prove recorded episodes by hashes, twin and checkpoint; explain a decision in words",
 }
 
 if __name__ == "__main__":

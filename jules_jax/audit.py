@@ -1,15 +1,15 @@
-"""`python -m jules_jax.audit`: checks recorded episodes against the float64 twin."""
+"""`python -m jules_jax.audit`: proves recorded episodes, and explains a decision in them."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jules_jax import errors
 
 if TYPE_CHECKING:
-    from jules_jax.evaluation.twin import Disagreement
+    from jules_jax.evaluation.audit import Manifest
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,57 +23,74 @@ class Parser(argparse.ArgumentParser):
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m jules_jax.audit",
-        description="Checks recorded episodes. Exit status: 0 agreement, 1 disagreement, 2 bad "
-        "input.",
+        description="Proves and explains recorded episodes. Exit status: 0 all is well, 1 "
+        "something was edited or does not follow, 2 bad input.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    replay = commands.add_parser(
-        "replay",
-        help="re-derive every step in float64 and name the first column that disagrees",
+    verify = commands.add_parser(
+        "verify",
+        aliases=["replay"],
+        help="check the hashes, re-derive every step in float64, run the checkpoint again",
     )
-    replay.add_argument("path", type=Path, help="audit file, or a directory of *.parquet ones")
+    verify.add_argument("path", type=Path, help="directory of an audit")
+    verify.add_argument(
+        "--checkpoint", type=Path, help="where the weights are now, if not where they were"
+    )
+    explain = commands.add_parser("explain", help="tell one decision in words")
+    explain.add_argument("path", type=Path, help="directory of an audit")
+    explain.add_argument("--episode", type=int, required=True, help="from 0")
+    explain.add_argument("--step", type=int, required=True, help="from 0")
+    explain.add_argument("--policy", help="whose, where several played, such as 'trained, greedy'")
     return parser
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    if files := sorted(path.glob("*.parquet")):
-        return files
-    raise errors.InputError(f"{path}: no *.parquet file there, expected audit files")
+def _weights(found: Manifest, given: Path | None) -> tuple[Any, str]:
+    """The weights of the audit's checkpoint, or None and why they are not at hand.
+
+    Raises `InputError` where those that were asked for are others.
+    """
+    from jules_jax.training import checkpoints
+
+    facts = found.facts
+    if facts.kind == "training" or not facts.checkpoint_hash:
+        return None, ""
+    place = given or Path(facts.checkpoint)
+    try:
+        params = checkpoints.load_params(checkpoints.find(place), facts.config)
+    except errors.InputError as error:
+        if given:
+            raise
+        return None, f"{error}; --checkpoint says where it is now"
+    if checkpoints.digest(params) == facts.checkpoint_hash:
+        return params, ""
+    sentence = f"{place}: its weights are others than those that decided in these episodes"
+    if given:
+        raise errors.InputError(sentence)
+    return None, sentence
 
 
-def _replay(path: Path) -> bool:
-    """Whether a file agrees with the twin; prints the finding."""
-    from jules_jax.evaluation import audit_log  # imports JAX, which --help must not wait for
+def _verify(path: Path, checkpoint: Path | None) -> int:
+    from jules_jax.evaluation import audit  # imports JAX, which --help must not wait for
+    from jules_jax.evaluation.audit import manifest
 
-    log = audit_log.read(path)
-    first = audit_log.first_disagreement(log)
-    finding = "no disagreement" if first is None else _sentence(first)
-    steps = int((log.record.time > 0).sum())
-    print(f"{path}: {len(log.start_rows):,} episodes, {steps:,} steps: {finding}")
-    return first is None
-
-
-def _sentence(first: Disagreement) -> str:
-    return (
-        f"episode {first.lane} step {first.step} column {first.field} is recorded as "
-        f"{_shown(first.field, first.found)}, re-derived as {_shown(first.field, first.expected)}"
-    )
-
-
-def _shown(field: str, value: float) -> str:
-    from jules_jax.env.record import Outcome
-
-    named = field == "outcome" and value in list(Outcome)
-    return Outcome(int(value)).name if named else f"{value:.9g}"
+    params, why = _weights(manifest.read(path)[0], checkpoint)
+    result = audit.verify(path, params, why=why)
+    print(audit.report(result))
+    return 0 if result.clean else 1
 
 
 def main() -> None:
     """The command."""
-    agrees = [_replay(file) for file in _files(_parser().parse_args().path)]
-    if not all(agrees):
-        raise SystemExit(1)
+    asked = _parser().parse_args()
+    if asked.command == "explain":
+        from jules_jax.evaluation import audit
+
+        print(audit.explain(
+            asked.path, episode=asked.episode, step=asked.step, policy=asked.policy
+        ))  # fmt: skip
+        return
+    if status := _verify(asked.path, asked.checkpoint):
+        raise SystemExit(status)
 
 
 if __name__ == "__main__":

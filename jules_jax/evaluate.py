@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jules_jax import config, errors, flags
-from jules_jax.training.run_directory import CONFIG_FILE
 
 MOST_EPISODES = 100_000
 SUMMARY = (
-    "Plays whole episodes of a checkpoint's policy, greedy and sampled, beside a random and a flat "
-    "one: on fresh simulated paths, or on the held-out sessions of a file. Parameters come from "
-    "the checkpoint's own config; flags change them."
+    "Plays a checkpoint's policy, greedy and sampled, beside reference policies, on fresh paths or "
+    "through held-out sessions of a file: what it nets, how sure that is, what it costs. "
+    "Exit status 1 where the float64 twin disagrees. Parameters come from the checkpoint's own "
+    "config; flags change them."
 )
 OPTIONS = {
     "checkpoint": "checkpoint directory, such as checkpoints/NAME (required)",
     "split": "validation or test: which held-out sessions of a file (default validation)",
-    "episodes": "episodes to play (default 1024)",
-    "audit": "directory for a replayable record of the first 8 episodes, step by step",
+    "episodes": "episodes on simulated paths, each on its own (default 1024)",
+    "seeds": "on recorded bars, draws of what policies leave to chance: an account of each symbol "
+    "in each (default 8)",
+    "out": "directory for report.html, report.json and pictures (or walk_forward.json)",
+    "audit": "keep so many episodes (200 at least), or that share, step by step in OUT/audit",
+    "walk_forward": "train and test on rolling windows of sessions, such as "
+    "train=60d,test=20d,step=20d; takes --config and --data where there is no checkpoint",
+    "init_from": "checkpoint that every walk-forward fold begins with the weights of",
 }
+SWITCHES = {
+    "replay_all": "re-derive every episode in the float64 twin, not 200",
+    "stress": "a flash crash, a gap, an outage, wild, dear and thin markets",
+    "capacity": "from $10,000 to $1,000,000,000 of capital",
+    "sensitivity": "to spread, impact, cooldown and latency",
+}
+EXTRAS = ("stress", "capacity", "sensitivity")
 
 
 def _split(text: str | None) -> Literal["validation", "test"]:
@@ -40,50 +54,61 @@ def main() -> None:
         program="jules_jax.evaluate",
         summary=SUMMARY,
         options=OPTIONS,
-        base=lambda extras: config.read_yaml(_config_file(extras["checkpoint"])),
+        switches=SWITCHES,
+        base=_base,
     )
+    if parsed.extras["walk_forward"]:
+        _walk_forward(parsed)
+        return
     split = _split(parsed.extras["split"])
     if parsed.extras["split"] and not parsed.config.market.data:
         raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
-    episodes = flags.whole_number(parsed.extras, "episodes", default=1024, most=MOST_EPISODES)
+    extras = parsed.extras
+    episodes = flags.whole_number(extras, "episodes", default=1024, most=MOST_EPISODES)
+    draws = flags.whole_number(extras, "seeds", default=8, most=1000)
+    audited = flags.number_or_share(extras, "audit", most=MOST_EPISODES)
+    if audited and not extras["out"]:
+        raise errors.InputError("--audit needs --out, the directory that it is kept in")
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.evaluation import comparison
-    from jules_jax.training import backend, checkpoints, run_history
+    from jules_jax.training import backend, checkpoints, examination
 
     backend.use_compilation_cache()
-    place = Path(parsed.extras["checkpoint"])
+    place = Path(extras["checkpoint"])
     path, params = checkpoints.newest_params(place, parsed.config, print)
-    held_out = comparison.hold_out(parsed.config, split=split, episodes=episodes)
-    print(f"checkpoint  {path}")
-    print("\n".join(held_out.notes))
-    if split == "test":
-        run_history.opened_test_split(parsed.config, path)
-    result = comparison.compare(parsed.config, params, held_out)
-    print(f"\n{comparison.table(result)}\n")
-    if parsed.extras["audit"]:
-        for file in comparison.audit(parsed.config, params, held_out, Path(parsed.extras["audit"])):
-            print(f"wrote {file}; check it with: python -m jules_jax.audit replay {file}")
-    print(f"{time.monotonic() - began:.0f} s, start-up included")
-
-
-def _config_file(checkpoint: str | None) -> Path:
-    """The resolved config that was saved with a checkpoint."""
-    if checkpoint is None:
-        raise errors.InputError("--checkpoint is missing, expected a checkpoint directory")
-    directory = Path(checkpoint)
-    if not directory.is_dir():
-        raise errors.InputError(f"{directory}: no such checkpoint directory")
-    for place in (directory, directory.parent):
-        if (place / CONFIG_FILE).is_file():
-            return place / CONFIG_FILE
-    if members := sorted(path.parent.name for path in directory.glob(f"*/{CONFIG_FILE}")):
-        raise errors.InputError(
-            f"{directory} is a population's, expected one of its members: {', '.join(members)}"
-        )
-    raise errors.InputError(
-        f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint"
+    print(f"checkpoint  {path}", flush=True)
+    asked = examination.Asked(
+        split=split,
+        episodes=episodes,
+        draws=draws,
+        out=Path(extras["out"]) if extras["out"] else None,
+        audited=audited,
+        replay_all=extras["replay_all"],
+        extras=tuple(name for name in EXTRAS if extras[name]),
     )
+    agrees = examination.examine(parsed.config, path, params, asked, _print_at_once)
+    print(f"{time.monotonic() - began:.0f} s, start-up included")
+    if not agrees:
+        raise SystemExit(1)
+
+
+def _print_at_once(text: str) -> None:
+    print(text, flush=True)  # in a pipe, too
+
+
+def _walk_forward(parsed: flags.Parsed) -> None:
+    """Trains and tests every fold; the checkpoint gives the config, not the weights."""
+    from jules_jax.training import walk_forward
+
+    draws = flags.whole_number(parsed.extras, "seeds", default=8, most=1000)
+    walk_forward.command(parsed.config, parsed.extras, draws=draws)
+
+
+def _base(extras: Mapping[str, Any]) -> config.Layer:
+    """The config of the checkpoint; a walk-forward may do without one."""
+    if extras["walk_forward"] and extras["checkpoint"] is None:
+        return {}
+    return config.read_yaml(config.saved_with(extras["checkpoint"]))
 
 
 if __name__ == "__main__":

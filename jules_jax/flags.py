@@ -194,6 +194,25 @@ def whole_number(extras: Mapping[str, Any], name: str, *, default: int, most: in
     return int(value)
 
 
+def number_or_share(extras: Mapping[str, Any], name: str, *, most: int) -> float:
+    """The option `name` of a command: a number from 1 to `most`, or a share below 1; 0: not given.
+
+    `1.0` is a share, and stands for all: for `most`.
+    """
+    text = extras[name]
+    if text is None:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value == 1 and "." in text:
+        return float(most)
+    if not (0 < value < 1 or (1 <= value <= most and value.is_integer())):
+        raise InputError(f"--{name} is {text!r}, expected a number from 1 to {most:,} or a share")
+    return value
+
+
 def _underscored(name: str) -> str:
     return name.replace("-", "_")
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from jules_jax import config, errors, flags
-from jules_jax.training.run_directory import CONFIG_FILE, DEFAULTS
+from jules_jax.config import CONFIG_FILE
 
 PROGRAM = "jules_jax.gates RUN"
 SUMMARY = (
@@ -15,6 +15,7 @@ SUMMARY = (
     "writes gates.json to the run's directory. Without --enforce it only reports: exit status 0."
 )
 COMMON = tuple(key for key in config.PARAMETERS if key.startswith("gates."))
+RUNS_DIR = str(config.PARAMETERS["runs_dir"].default)
 SWITCHES = {"enforce": "exit with status 1 where a gate fails"}
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         summary=SUMMARY,
         switches=SWITCHES,
         common=COMMON,
-        base=lambda extras: _settings(place, extras.get("runs_dir", DEFAULTS.runs_dir)),
+        base=lambda extras: _settings(place, extras.get("runs_dir", RUNS_DIR)),
     )
     # these import JAX, which --help must not wait for
     from jules_jax.training import acceptance, backend

@@ -96,8 +96,7 @@ def _prune(leftovers: list[Any], keep: int, *, asks: bool) -> int:
         for directory in leftover.directories:
             print(f"  {directory}")
     megabytes = sum(leftover.size for leftover in leftovers) / 2**20
-    question = f"Remove these directories of {len(leftovers)} runs, {megabytes:,.1f} MiB? [y/N] "
-    if asks and not _agrees(question):
+    if asks and not _agrees(f"Remove these of {len(leftovers)} runs, {megabytes:,.1f} MiB? [y/N] "):
         print("nothing was removed")
         return 1
     run_history.remove(leftovers)
@@ -110,9 +109,7 @@ def _agrees(question: str) -> bool:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         print()
-        raise errors.InputError(
-            "prune asks first, and nobody answered: scripts pass --yes"
-        ) from None
+        raise errors.InputError("prune asks first, and nobody answered: pass --yes") from None
 
 
 if __name__ == "__main__":

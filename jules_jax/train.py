@@ -79,7 +79,7 @@ def main() -> None:
     if parsed.config.gates.at_end or extras["enforce"]:
         from jules_jax.training import acceptance
 
-        settings = config.load(file=result.checkpoint.parent / run_directory.CONFIG_FILE)
+        settings = config.load(file=result.checkpoint.parent / config.CONFIG_FILE)
         verdict = acceptance.judge(result.checkpoint, settings)
         print(f"\n{verdict.text()}", flush=True)
         passed = verdict.passed
@@ -102,7 +102,7 @@ def _base(extras: Mapping[str, Any]) -> config.Layer:
         return run_directory.saved_settings(extras["resume"], **places)
     if extras["replay"] is None:
         return {}
-    return config.read_yaml(str(Path(extras["replay"]) / run_directory.CONFIG_FILE))
+    return config.read_yaml(str(Path(extras["replay"]) / config.CONFIG_FILE))
 
 
 def _python() -> str:

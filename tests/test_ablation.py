@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation
-from benchmarks.ablation import BINS, Store, Trained, summarise
+from benchmarks import ablation, populations
+from benchmarks.ablation import BINS, Store, summarise
+from benchmarks.populations import Trained
 from jules_jax import config
 from jules_jax.agent import network, policy
 from jules_jax.env.record import StepRecord
@@ -83,7 +84,7 @@ def test_members_of_a_population_act_as_each_does_alone(greedy):
     members = [jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(3)]  # noqa: B023
     obs = 3.0 * jax.random.normal(jax.random.key(9), (6, 12))
     keys, first = jax.random.split(jax.random.key(8), 6), jnp.zeros(6, bool)
-    everyone = ablation.population(one)
+    everyone = populations.population(one)
     carry = everyone.initial_carry(stacked, 6)
     carry = jax.tree.map(lambda leaf: leaf + 0.5, carry)
     carry, action = everyone.act(stacked, keys, carry, obs, first)
@@ -133,6 +134,18 @@ def test_a_row_is_of_the_seeds_episodes_and_of_the_last_updates(base):
     assert ended.curve == [5.0] * 6
 
 
+def test_a_report_has_the_greedy_policy_with_patience_too(base, tmp_path):
+    net = {"sampled": np.full((2, 8), 10.0), "greedy": np.full((2, 8), 1.0)}
+    net["10"] = np.full((2, 8), 7.5)
+    found = summarise("base", base, history(), net, np.full(8, 50.0), 7.0)
+    ((earned, share),) = found.patient.values()
+    assert earned.value == pytest.approx(7.5) and share.value == pytest.approx(0.15)
+    store = Store.open(tmp_path / "ablation.json", setup())
+    store.add(found)
+    assert Store.open(tmp_path / "ablation.json", setup()).rows == {"base": found}
+    assert "| base, patience 10 |" in store.table()
+
+
 def setup(**changes):
     given = {"preset": "easy", "lanes": 8, "timesteps": 64, "seeds": 2, "episodes": 8}
     return given | {"earn": {"oracle": [50.0, 50.0, 50.0]}} | changes
@@ -146,6 +159,34 @@ def test_rows_of_the_same_setup_are_kept_and_of_another_are_not(base, tmp_path):
     again.add(row(base, "better", greedy=6.0))
     assert json.loads(path.read_text())["setup"] == setup()
     assert Store.open(path, setup(seeds=3)).rows == {}
+    assert Store.open(path, setup(base="of another config")).rows == {}
+    other = setup(earn={"oracle": [50.0, 50.0, 50.0], "a better rule": [9.0, 8.0, 10.0]})
+    assert Store.open(path, other).rows.keys() == {"base", "better"}  # rows know of no rule
+    other = setup(earn={"another oracle": [60.0, 60.0, 60.0]})
+    assert Store.open(path, other).rows == {}  # shares are of the oracle's
+
+
+def test_the_base_of_the_table_stays_what_it_was_when_the_smoke_run_is_calibrated(base):
+    found = ablation.base_config(ablation.parse([]))
+    assert found.account.position_size_pct == 0.25 != base.account.position_size_pct
+    asked = ablation.parse(["--base", str(ablation.BASE)])
+    assert ablation.base_config(asked).account == base.account
+
+
+def test_a_table_is_of_what_is_trained_and_traded_whatever_judges_it(base):
+    mark = ablation.fingerprint(base)
+    judged = dataclasses.replace(base, gates=dataclasses.replace(base.gates, reward_max=9.0))
+    assert ablation.fingerprint(judged) == mark
+    larger = dataclasses.replace(base.account, position_size_pct=0.3)
+    assert ablation.fingerprint(dataclasses.replace(base, account=larger)) != mark
+
+
+@pytest.mark.parametrize("preset", ["easy", "default"])
+def test_the_stored_tables_can_be_gone_on_with(preset):
+    stored = json.loads((ablation.RESULTS / f"ablation-{preset}.json").read_text())["setup"]
+    sizes = ["--lanes", str(stored["lanes"]), "--timesteps", str(stored["timesteps"])]
+    given = ablation.parse(["--preset", preset, "--seed", str(stored["seed"]), *sizes])
+    assert ablation.fingerprint(ablation.base_config(given)) == stored["base"]
 
 
 def test_the_table_has_the_best_greedy_policy_first(base, tmp_path):
@@ -161,21 +202,29 @@ def test_the_table_has_the_best_greedy_policy_first(base, tmp_path):
 def test_what_is_reported_is_trained_from_other_seeds_on_other_paths(base, tmp_path, monkeypatch):
     seen = []
 
-    def train(learner, members, keys, path_key):
+    def train(learner, keys, path_key, numbers):
         seen.append(np.concatenate([jax.random.key_data(keys), [jax.random.key_data(path_key)]]))
-        return Trained(None, history(seeds=len(members)), 1.0)
+        return Trained(None, history(seeds=len(keys)), 1.0)
 
-    monkeypatch.setattr(ablation, "train", train)
-    monkeypatch.setattr(ablation, "play", lambda *_: np.ones((2, 4)))
+    def play(who, weights, days, key):
+        played.append(jax.random.key_data(key))
+        return np.ones((2, 4))
+
+    played = []
+    monkeypatch.setattr(populations, "markets", lambda settings, key: key)
+    monkeypatch.setattr(populations, "train", train)
+    monkeypatch.setattr(populations, "play", play)
     days = ablation.Days(None, Starts(*np.zeros((3, 4), np.int32)), None)
     for report in (False, True):
         store = Store.open(tmp_path / f"{report}.json", setup())
         common = ablation.Ablation(jax.random.key(0), 2, days, np.ones(4), store, report)
         assert [found.name for found in common.run({"base": base})] == ["base"]
     keys = np.concatenate(seen)
-    played = [jax.random.fold_in(jax.random.key(0), use) for use in (2, 3, 6)]
-    keys = np.concatenate([keys, [jax.random.key_data(key) for key in played]])
-    assert len(np.unique(keys, axis=0)) == len(keys) == 9
+    assert len(np.unique(played, axis=0)) == 1  # the same draws for all, on whatever paths
+    others = [jax.random.fold_in(jax.random.key(0), use) for use in (2, 3, 6)]
+    keys = np.concatenate([keys, [jax.random.key_data(key) for key in others], played[:1]])
+    keys = np.concatenate([keys, [jax.random.key_data(jax.random.key(0))]])
+    assert len(np.unique(keys, axis=0)) == len(keys) == 11
 
 
 @pytest.mark.long

@@ -1,17 +1,26 @@
-"""What a person meets: `python -m jules_jax.audit replay`."""
+"""What a person meets: `python -m jules_jax.audit verify` and `explain`."""
 
 from __future__ import annotations
 
+import dataclasses
 import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
-from jules_jax.evaluation import audit_log
-from tests.evaluation.test_audit_log import doctor, edit_metadata, recorded
+from jules_jax.agent import network
+from jules_jax.agent.learner import Learner
+from jules_jax.env.episodes import Episodes
+from jules_jax.env.params import make_params
+from jules_jax.training import checkpoints, market
+from tests.evaluation import audited
+from tests.evaluation.audited import GREEDY, doctor, forge
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -30,55 +39,87 @@ def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, st
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("audit") / "clean.parquet"
-    audit_log.write(recorded(), path)
-    return path
+    return audited.record(tmp_path_factory.mktemp("audit") / "audit")
 
 
-def test_a_clean_file_replays_clean(clean, capsys):
-    status, output, errors = run(capsys, "replay", clean)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Checkpoints: of the weights that decided, and of others."""
+    root, settings = tmp_path_factory.mktemp("checkpoints"), audited.settings()
+    params = make_params(settings, market.Market(settings).data, progress=0.0)
+    state = Learner(Episodes(), settings).init(jax.random.key(0), params)
+    places = root / "right", root / "wrong"
+    others = network.init(jax.random.key(77), settings.network)
+    for place, own in zip(places, (audited.params(), others), strict=True):
+        with_own = dataclasses.replace(state, params=jax.tree.map(jax.device_put, own))
+        checkpoints.save(place, with_own, generation=0, settings=settings)
+    return places
+
+
+def test_a_clean_audit_is_verified_with_its_checkpoint(clean, weights, capsys):
+    status, output, errors = run(capsys, "verify", clean, "--checkpoint", weights[0])
     assert (status, errors) == (0, "")
-    steps = (recorded().record.time > 0).sum()
-    assert output == f"{clean}: 8 episodes, {steps} steps: no disagreement\n"
+    first, chain, twin, checkpoint = output.splitlines()
+    assert first.startswith("audit       evaluation of tiny: 16 episodes, ")
+    assert chain.startswith("chain       every row is as it was written")
+    assert twin.startswith("twin        no disagreement in 16 episodes")
+    assert checkpoint.startswith("checkpoint  logits and values of ")
 
 
-def test_a_doctored_file_is_told_apart_by_episode_step_and_column(clean, tmp_path, capsys):
-    path = tmp_path / "doctored.parquet"
-    doctor(clean, path, "drawdown", 3, 1, 0.75)
-    status, output, errors = run(capsys, "replay", path)
+def test_without_its_checkpoint_it_is_verified_as_far_as_that_goes(clean, capsys):
+    status, output, _ = run(capsys, "verify", clean)
+    assert status == 0
+    assert "checkpoint  not run: nowhere: no such checkpoint directory; --checkpoint" in output
+
+
+def test_another_checkpoint_is_refused(clean, weights, capsys):
+    status, output, errors = run(capsys, "verify", clean, "--checkpoint", weights[1])
+    assert (status, output) == (2, "")
+    assert "its weights are others than those that decided" in errors
+
+
+def test_an_edit_is_told_by_file_episode_step_and_column(clean, tmp_path, capsys):
+    own = audited.copy(clean, tmp_path / "audit")
+    doctor(own, "outcome", 0, 4, 9)
+    status, output, errors = run(capsys, "verify", own)
     assert (status, errors) == (1, "")
-    assert "episode 3 step 1 column drawdown is recorded as 0.75, re-derived as 0.00" in output
-
-
-def test_outcomes_are_told_by_name(clean, tmp_path, capsys):
-    path = tmp_path / "doctored.parquet"
-    doctor(clean, path, "outcome", 0, 4, 9)
-    _, output, _ = run(capsys, "replay", path)
+    assert "steps-00000.parquet row 4 (script, episode 0, step 4): its hash does not fit" in output
+    assert "column outcome is recorded as CASH_LIMIT, re-derived as NONE" in output
+    forge(own)
+    status, output, _ = run(capsys, "replay", own)
+    assert status == 1
+    assert "chain       every row is as it was written" in output
     assert "column outcome is recorded as CASH_LIMIT, re-derived as NONE" in output
 
 
-def test_every_file_of_a_directory_is_reported(clean, tmp_path, capsys):
-    doctor(clean, tmp_path / "a.parquet", "lot", 2, 0, 7)
-    (tmp_path / "b.parquet").write_bytes(clean.read_bytes())
-    status, output, _ = run(capsys, "replay", tmp_path)
-    first, second = output.splitlines()
-    assert status == 1
-    assert "a.parquet" in first
-    assert "column lot is recorded as 7" in first
-    assert "b.parquet" in second
-    assert second.endswith("no disagreement")
+def test_a_decision_is_explained(clean, capsys):
+    status, output, errors = run(
+        capsys, "explain", clean, "--episode", 0, "--step", 3, "--policy", GREEDY
+    )
+    assert (status, errors) == (0, "")
+    headings = [line for line in output.splitlines() if line and not line.startswith(" ")]
+    assert headings[2:] == [
+        "What was seen when the bar before it had closed",
+        "What the policy thought",
+        "What it asked for, and what became of that",
+        "What was filled",
+        "What was paid and earned",
+        "The account and its safeguards afterwards",
+        "The reward that it learns from",
+    ]
 
 
 def test_bad_input_is_one_sentence_and_status_2(clean, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "short.parquet").write_bytes(clean.read_bytes()[:-100])
-    edit_metadata(clean, tmp_path / "other.parquet", schema_version=2)
+    (tmp_path / "old.parquet").write_bytes(b"")
     cases = {
-        "no such file, expected an audit file": ["replay", tmp_path / "none.parquet"],
-        "no *.parquet file there": ["replay", tmp_path / "empty"],
-        "is damaged or no Parquet file": ["replay", tmp_path / "short.parquet"],
-        "schema version is 2, expected 1": ["replay", tmp_path / "other.parquet"],
-        "required: path": ["replay"],
+        "none/manifest.json: no such file": ["verify", tmp_path / "none"],
+        "no such file, expected an audit's": ["verify", tmp_path / "empty"],
+        "files of version 1 are no longer read": ["verify", tmp_path / "old.parquet"],
+        "no such checkpoint directory": ["verify", clean, "--checkpoint", tmp_path / "none"],
+        "required: path": ["verify"],
+        "required: --episode, --step": ["explain", clean],
+        "has no step 99": ["explain", clean, "--episode", 0, "--step", 99],
         "invalid choice: 'explode'": ["explode", clean],
         "required: COMMAND": [],
     }
@@ -98,6 +139,6 @@ def test_help_needs_no_jax():
         "except SystemExit: print('jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "replay" in done.stdout
+    assert "verify" in done.stdout
     assert done.stdout.endswith("False\n")
     assert time.monotonic() - began < 5

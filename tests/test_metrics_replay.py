@@ -82,7 +82,7 @@ def run(tmp_path_factory):
                         ended_now += [running[lane]] if whole[lane] else []
                         running[lane], whole[lane] = [], True
             seen.append(ended_now)
-            state, metrics = loop._update(learner, state, params, (), None)
+            state, metrics, _ = loop._update(learner, state, params, (), None)
             counts.append(np.asarray(metrics["histogram/ep_rew"]))
             log.log(update, loop._fetch(metrics))
         log.draw(UPDATES, state.params, [], prepared.market.data, 0.0)

@@ -54,16 +54,20 @@ def test_the_parts_of_a_start_up_are_read_from_what_the_command_prints() -> None
         "imports     6.2 s\n",
         "market      simulated paths, preset easy\n",
         "start-up    market 3.4 s, compilation 12.5 s\n",
+        "validation  64 episodes on fresh paths at each checkpoint; 1.5 s\n",
+        "checkpoint  of the beginning; 0.5 s\n",
         "update 1    4.5 s\n",
     ]
     assert startup.read_parts(lines) == {
         "imports": 6.2,
         "market": 3.4,
         "compilation": 12.5,
+        "validation": 1.5,
+        "checkpoint": 0.5,
         "first update": 4.5,
     }
     shown = [bool(startup.FIRST_UPDATE.match(line)) for line in lines]
-    assert shown == [False, False, False, True]
+    assert shown == [False] * 5 + [True]
     assert startup.FIRST_UPDATE.match("update  1/40        49,152 steps")
     assert not startup.FIRST_UPDATE.match("update 10/40       491,520 steps")
 

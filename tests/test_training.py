@@ -53,9 +53,9 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
     class Stub:
         """Learner, market, monitor, guard and the rest: notes what is asked of it, in order."""
 
-        def update(self, state, params, numbers):
+        def update_watched(self, state, params, numbers):
             events.append(f"dispatch {state + 1}")
-            return state + 1, {}
+            return state + 1, {}, ()
 
         def log(self, update, metrics):
             events.append(f"log {update}")
@@ -68,6 +68,8 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
         is_due = lambda self, update: update == 4  # noqa: E731
         validate = lambda self, state, members: {}  # noqa: E731
         keep = lambda self, state, members, validated: events.append(f"keep {state}")  # noqa: E731
+        take = lambda self, update, progress, watched, params: None  # noqa: E731
+        write = lambda self, taken: None  # noqa: E731
         generation, asked = 0, None
 
     @dataclasses.dataclass
@@ -79,7 +81,7 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
     stub = Stub()
     prepared = preparation.Prepared(settings, stub, stub, Params(), 0, ())
     say = lambda text: events.append("say")  # noqa: E731
-    state, _ = loop._updates(prepared, stub, stub, stub, stub, None, say)
+    state, _ = loop._updates(prepared, stub, stub, stub, stub, stub, None, say)
     assert state == 4
     assert " ".join(events) == (
         "keep 0 dispatch 1 say log 1 check 1 dispatch 2 dispatch 3 log 2 check 2 "

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks import populations
 from jules_jax import config
 from jules_jax.agent import lstm, network, policy, rollout
 from jules_jax.agent.learner import Learner
@@ -41,10 +42,8 @@ def train(
     params_at: the environment's parameters in update i, from 0.
     """
     learner = Learner(env, settings, members=seeds)
-    state = learner.init(jax.random.split(key, seeds), params_at(0))
-    for update in range(settings.num_updates):
-        state, _ = learner.update(state, params_at(update))
-    return state.params
+    each_update = (params_at(update) for update in range(settings.num_updates))
+    return populations.train(learner, jax.random.split(key, seeds), each_update).weights
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jules_jax import config
-from jules_jax.agent import lstm, network, ppo, rollout
+from jules_jax.agent import lstm, moments, network, ppo, rollout
 from jules_jax.agent.rollout import Metrics
 from jules_jax.env.params import cast_section
 from jules_jax.errors import InputError
@@ -60,12 +60,15 @@ class Learner:
         members: int | None = None,
         env_axes: Any = None,
         return_edges: Sequence[float] = (),
+        watch: rollout.Watch | None = None,
+        watched: int = 0,
     ) -> None:
         """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
 
         env_axes: a prefix of `env_params` as `jax.vmap` takes it, 0 where leaves are `[M, …]`, one
         for each member, None (all of it, by default) where members share them.
         return_edges: ascending, K of them: metrics then have `histogram/ep_rew`.
+        watch, watched: what `update_watched` returns of the steps of the first `watched` lanes.
 
         Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
         where a rollout is longer than an episode.
@@ -78,6 +81,7 @@ class Learner:
         self.shuffle_groups = groups_for(settings, len(devices))
         self.members = members
         self.return_edges = tuple(return_edges)
+        self.watch, self.watched = watch, watched
         self._ppo = cast_section(settings.ppo)
         init: Callable[..., Any] = self._init_shard
         update: Callable[..., Any] = self._update_shard
@@ -91,10 +95,11 @@ class Learner:
         shard = partial(jax.shard_map, mesh=self.mesh)
         init = shard(init, in_specs=REPLICATED, out_specs=specs)
         inputs = (specs, REPLICATED, REPLICATED)
-        update = shard(update, in_specs=inputs, out_specs=(specs, REPLICATED))
+        watched_lanes = PartitionSpec(None, LANE)
+        update = shard(update, in_specs=inputs, out_specs=(specs, REPLICATED, watched_lanes))
         self._init: Callable[..., TrainState] = jax.jit(init)
         self._update = jax.jit(update, donate_argnums=0)
-        self._run_update: Callable[..., tuple[TrainState, Metrics]] = self._update
+        self._run_update: Callable[..., tuple[TrainState, Metrics, Any]] = self._update
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""
@@ -143,6 +148,17 @@ class Learner:
         `episode_sum/x`. With `return_edges` `histogram/ep_rew` `[K + 1]` counts those episodes by
         their reward: at most the first edge, …, above the last.
         """
+        state, metrics, _ = self.update_watched(state, env_params, settings)
+        return state, metrics
+
+    def update_watched(
+        self, state: TrainState, env_params: Any, settings: config.PPO | None = None
+    ) -> tuple[TrainState, Metrics, Any]:
+        """`update`, and every step of the watched lanes: `rollout.Watched`, () where there is none.
+
+        Its leaves are `[T, K, …]`, lanes by their global numbers; K may exceed what was asked for
+        where lanes are spread over several devices.
+        """
         if settings is None:
             settings = self._ppo
         elif self.members is None:
@@ -176,7 +192,7 @@ class Learner:
 
     def _update_shard(
         self, state: TrainState, env_params: Any, settings: config.PPO
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, Metrics, Any]:
         """An update as one device sees it: its own lanes, reductions over `LANE`."""
         key_rollout, key_shuffle = jax.random.split(jax.random.fold_in(state.key, state.update))
         lanes, steps, v_next, totals = rollout.collect(
@@ -188,6 +204,8 @@ class Learner:
             key=key_rollout,
             lane_ids=self._lane_ids(),
             step_metrics=self.step_metrics,
+            watch=self.watch,
+            watched=min(self.watched, self.settings.num_envs // self.mesh.size),
             precision=self.settings.network.matmul_precision,
         )
         batch = batch_of(steps, v_next, settings)
@@ -198,10 +216,11 @@ class Learner:
             metrics["histogram/ep_rew"] = _count_between(self.return_edges, steps.ep_rew)
         params = network.observe_rollout(
             learned.params,
-            ppo.moments(batch.obs, LANE, axis=(0, 1)),
-            ppo.moments(batch.target, LANE),
+            moments.over_devices(batch.obs, LANE, axis=(0, 1)),
+            moments.over_devices(batch.target, LANE),
         )
-        return replace(learned, params=params, lanes=lanes, update=state.update + 1), metrics
+        state = replace(learned, params=params, lanes=lanes, update=state.update + 1)
+        return state, metrics, steps.watched
 
     def _learn(
         self, state: TrainState, batch: ppo.Batch, settings: config.PPO, key: jax.Array
@@ -267,11 +286,11 @@ class Learner:
         return grads, stats | {"ratio_deviation": deviation}
 
     def _minibatches(self, key: jax.Array) -> jax.Array:
-        """This device's lanes in each optimizer step, `[n_epochs · num_minibatches, N / (D · M)]`.
+        """This device's lanes in each optimizer step, `[n_epochs · num_minibatches, lanes]`.
 
-        Groups of neighbouring lanes are shuffled within themselves, and minibatch m is the m-th
-        slice of every group: no lane changes device, and which lanes meet in a minibatch does not
-        depend on the number of devices.
+        They are N / (D · num_minibatches) of its N / D. Groups of neighbouring lanes are shuffled
+        within themselves, and the m-th minibatch is the m-th slice of every group: no lane changes
+        device, and which lanes meet in a minibatch does not depend on the number of devices.
         """
         settings = self.settings.ppo
         groups = self.shuffle_groups // self.mesh.size
@@ -315,14 +334,14 @@ def _rollout_metrics(
 ) -> Metrics:
     """Metrics of a rollout, over the lanes of all devices."""
     sums = jax.tree.map(lambda leaf: lax.psum(jnp.sum(leaf), LANE), totals)
-    _, unexplained = ppo.moments(batch.target - steps.value, LANE)
-    _, variance = ppo.moments(batch.target, LANE)
+    _, unexplained = moments.over_devices(batch.target - steps.value, LANE)
+    _, variance = moments.over_devices(batch.target, LANE)
     explained = 1.0 - unexplained / jnp.where(variance > 0, variance, jnp.inf)
     own = {"rew", "len"}
     return {
         "train/explained_variance": jnp.where(variance > 0, explained, 0.0),
         "rollout/reward_sum": sums.steps["rew"],
-        "rollout/reward_var": ppo.moments(steps.reward, LANE)[1],
+        "rollout/reward_var": moments.over_devices(steps.reward, LANE)[1],
         "rollout/ep_rew_sum": sums.episodes["rew"],
         "rollout/ep_len_sum": sums.episodes["len"],
         "rollout/episodes": sums.num_episodes,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -53,8 +54,21 @@ def init(key: jax.Array, num_inputs: int, hidden_size: int, *, learn_start: bool
     )
 
 
+def orthogonal(key: jax.Array, rows: int, columns: int, *, gain: float) -> jax.Array:
+    """A kernel `[rows, columns]` with orthogonal rows or columns of length `gain`.
+
+    Members of a population draw theirs one after the other: on a CPU a batch of QR decompositions
+    waits for the threads of XLA's pool, on one of which it runs itself. With as many devices as
+    cores none is left, and it waits for ever (jaxlib 0.10, `ParallelBatchMap`).
+    """
+    draw = jax.nn.initializers.orthogonal(gain)
+    one_by_one = jax.custom_batching.sequential_vmap(lambda key: draw(key, (rows, columns)))
+    kernel: jax.Array = one_by_one(key)
+    return kernel
+
+
 def _orthogonal_per_gate(key: jax.Array, rows: int, columns: int) -> jax.Array:
-    draw = partial(jax.nn.initializers.orthogonal(1.0), shape=(rows, columns))
+    draw = partial(orthogonal, rows=rows, columns=columns, gain=1.0)
     kernels = lax.map(draw, jax.random.split(key, GATES))
     return jnp.concatenate(list(kernels), axis=1)
 

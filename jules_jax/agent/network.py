@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jules_jax import config
-from jules_jax.agent import lstm
+from jules_jax.agent import lstm, moments
+from jules_jax.agent.moments import Moments
 from jules_jax.env.observation import OBSERVATION_LIMIT, action_mask
 
 ACTOR, CRITIC = 0, 1
@@ -38,21 +39,6 @@ class Tower:
 
     lstm: lstm.LSTM
     hidden: tuple[Dense, ...]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Moments:
-    """Running mean and variance, of observations `[O]` or targets `[]`; no gradient moves them."""
-
-    mean: jax.Array
-    variance: jax.Array
-    rollouts: jax.Array  # [] float32, rollouts that went into them
-
-    @property
-    def sd(self) -> jax.Array:
-        """Standard deviation, 1e-4 at least."""
-        return jnp.sqrt(jnp.maximum(self.variance, 1e-8))
 
 
 @jax.tree_util.register_dataclass
@@ -84,16 +70,11 @@ def init(
         towers=lax.map(init_tower, jax.random.split(key_towers, 2)),
         policy_head=_init_dense(key_policy, width, num_actions, gain=0.01),
         value_head=_init_dense(key_value, width, 1, gain=1.0),
-        observations=_no_moments(num_inputs) if settings.observation_scaling == "running" else None,
-        targets=_no_moments() if settings.normalize_targets else None,
+        observations=moments.of_nothing(num_inputs)
+        if settings.observation_scaling == "running"
+        else None,
+        targets=moments.of_nothing() if settings.normalize_targets else None,
         mask_actions=settings.mask_actions,
-    )
-
-
-def _no_moments(*shape: int) -> Moments:
-    """Moments of nothing yet: what they standardise stays as it is."""
-    return Moments(
-        jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.zeros((), jnp.float32)
     )
 
 
@@ -115,7 +96,7 @@ def _init_tower(key: jax.Array, settings: config.Network, num_inputs: int) -> To
 
 
 def _init_dense(key: jax.Array, rows: int, columns: int, *, gain: float) -> Dense:
-    kernel = jax.nn.initializers.orthogonal(gain)(key, (rows, columns), jnp.float32)
+    kernel = lstm.orthogonal(key, rows, columns, gain=gain)
     return Dense(kernel=kernel, bias=jnp.zeros(columns, jnp.float32))
 
 
@@ -124,10 +105,6 @@ def initial_carry(params: Params, n: int) -> lstm.Carry:
     hidden_size = params.towers.lstm.recurrent_kernel.shape[-2]
     zeros = jnp.zeros((n, 2, hidden_size), jnp.float32)
     return lstm.Carry(hidden=zeros, cell=zeros)
-
-
-LONGEST_MEMORY = 100.0
-"""Moments weigh the newest rollout at least as one in this many."""
 
 
 def observe_rollout(
@@ -139,24 +116,15 @@ def observe_rollout(
     Hasselt et al. 2016).
     """
     if params.observations is not None:
-        params = replace(params, observations=_blend(params.observations, *obs))
+        params = replace(params, observations=moments.blend(params.observations, *obs))
     if params.targets is None:
         return params
-    old, new, head = params.targets, _blend(params.targets, *target), params.value_head
+    old, new, head = params.targets, moments.blend(params.targets, *target), params.value_head
     rescaled = Dense(
         kernel=head.kernel * old.sd / new.sd,
         bias=(old.sd * head.bias + old.mean - new.mean) / new.sd,
     )
     return replace(params, targets=new, value_head=rescaled)
-
-
-def _blend(moments: Moments, mean: jax.Array, variance: jax.Array) -> Moments:
-    rollouts = jnp.minimum(moments.rollouts + 1.0, LONGEST_MEMORY)
-    weight = 1.0 / rollouts
-    shift = mean - moments.mean
-    spread = weight * (1.0 - weight) * jnp.square(shift)
-    blended = moments.variance + weight * (variance - moments.variance) + spread
-    return Moments(moments.mean + weight * shift, blended, rollouts)
 
 
 def num_parameters(params: Params) -> int:
@@ -238,16 +206,16 @@ def _apply(
 def _standardise(params: Params, obs: jax.Array) -> jax.Array:
     if params.observations is None:
         return obs
-    moments = lax.stop_gradient(params.observations)
-    return jnp.clip((obs - moments.mean) / moments.sd, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+    known = lax.stop_gradient(params.observations)
+    return jnp.clip((obs - known.mean) / known.sd, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
 
 
 def _value(params: Params, features: jax.Array) -> jax.Array:
     value = _dense(params.value_head, features)[..., 0]
     if params.targets is None:
         return value
-    moments = lax.stop_gradient(params.targets)
-    return moments.mean + moments.sd * value
+    known = lax.stop_gradient(params.targets)
+    return known.mean + known.sd * value
 
 
 def _tower(

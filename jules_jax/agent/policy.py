@@ -18,6 +18,7 @@ HOLD = 1
 
 Act = Callable[[Any, jax.Array, Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
 Entropy = Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
+Judge = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,15 @@ class Policy:
     [N, O], first [N]) -> (carry, action [N] int32)` forgets it where `first`. `params` travel as
     an argument, so that policies of the same kind share one compiled evaluation. `entropy(params,
     carry, obs, first) -> [N]` is that of what `act` draws from, in nats; None: it draws nothing.
+    `judge(params, carry, obs, first) -> (logits [N, A], value [N])` is what it thinks as it acts;
+    None: it has no such thoughts.
     """
 
     name: str
     initial_carry: Callable[[Any, int], Any]
     act: Act
     entropy: Entropy | None = None
+    judge: Judge | None = None
 
 
 @cache  # a policy that is the same object shares its compiled programs
@@ -65,9 +69,15 @@ def from_network(*, greedy: bool, patience: int = 1, precision: str = "default")
         log_probs = jax.nn.log_softmax(logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
+    def judge(
+        params: network.Params, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:  # likewise
+        _, logits, value = network.apply_step(params, carry, obs, first, precision=precision)
+        return logits, value
+
     if greedy:
-        return Policy("trained, greedy", network.initial_carry, act)
-    return Policy("trained, sampled", network.initial_carry, act, entropy)
+        return Policy("trained, greedy", network.initial_carry, act, judge=judge)
+    return Policy("trained, sampled", network.initial_carry, act, entropy, judge)
 
 
 def _in_bars(logits: jax.Array, possible: jax.Array, bars: int) -> jax.Array:

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from jules_jax import config
-from jules_jax.agent import lstm, network
+from jules_jax.agent import lstm, moments, network
 from jules_jax.env.params import register_section
 
 register_section(config.PPO)
@@ -58,19 +58,6 @@ def gae(
     return lax.scan(body, jnp.zeros_like(delta[0]), (delta, decay), reverse=True, unroll=8)[1]
 
 
-def moments(
-    x: jax.Array, axis_name: str | None = None, *, axis: tuple[int, ...] | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Mean and (population) variance of `x` over `axis` (None: all), and over all devices."""
-    mean = _mean(x, axis_name, axis)
-    return mean, _mean(jnp.square(x - mean), axis_name, axis)
-
-
-def _mean(x: jax.Array, axis_name: str | None, axis: tuple[int, ...] | None) -> jax.Array:
-    mean = jnp.mean(x, axis)
-    return mean if axis_name is None else lax.pmean(mean, axis_name)
-
-
 def loss(
     params: network.Params,
     carry: lstm.Carry,
@@ -96,7 +83,7 @@ def loss(
     log_probs = jax.nn.log_softmax(logits)
     log_ratio = log_prob_of(log_probs, batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
-    mean, variance = moments(batch.advantage, axis_name)
+    mean, variance = moments.over_devices(batch.advantage, axis_name)
     advantage = (batch.advantage - mean) / (jnp.sqrt(variance) + 1e-8)
     clipped = jnp.clip(ratio, 1.0 - settings.clip_range, 1.0 + settings.clip_range)
 

@@ -18,6 +18,8 @@ Metrics = dict[str, jax.Array]
 StepMetrics = Callable[[dict[str, Any], jax.Array, jax.Array], Metrics]
 """Pure `(info, action, logits [A]) -> {name: float32 scalar}` of one lane's step; only sums of its
 values leave the device, and maxima over episodes."""
+Watch = Callable[[Any, dict[str, Any]], Any]
+"""Pure `(environment's state before a step, info) -> pytree`, leaves `[N, …]`, lanes leading."""
 
 
 class Environment(Protocol):
@@ -66,6 +68,19 @@ class Transitions:
     terminated: jax.Array  # bool, the step ended the episode; nothing follows
     truncated: jax.Array  # bool, the step met the time limit
     ep_rew: jax.Array  # of the whole episode that the step ended; NaN where it ended none
+    watched: Any = ()  # `Watched`, leaves [T, K, …], of the lanes that are
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Watched:
+    """What an audit keeps of the steps of the first K lanes of each device, `[T, K, …]`."""
+
+    obs: jax.Array
+    first: jax.Array
+    logits: jax.Array
+    value: jax.Array
+    seen: Any  # what the caller's `Watch` took of the step
 
 
 @jax.tree_util.register_dataclass
@@ -195,6 +210,8 @@ def collect(
     key: jax.Array,
     lane_ids: jax.Array,
     step_metrics: StepMetrics | None = None,
+    watch: Watch | None = None,
+    watched: int = 0,
     precision: str = "default",
 ) -> tuple[Lanes, Transitions, jax.Array, Totals]:
     """Act for `n_steps` = T steps; returns the lanes, transitions, `v_next` `[T, N]` and totals.
@@ -204,6 +221,9 @@ def collect(
     most the episode's length a lane truncates at most once, so those values and the bootstrap at
     the end are one batched critic call after the scan. The draws of lane `lane_ids[i]` `[N]` at
     step t depend on key, t and its id only, not on how lanes are spread over devices.
+
+    Of the first `watched` lanes the transitions keep what `watch` takes of every step; with none
+    the program is the one without it.
     """
     act = partial(_act, env=env, env_params=env_params, step_metrics=step_metrics)
     names = sorted(lanes.episode)
@@ -230,6 +250,7 @@ def collect(
             terminated=terminated,
             truncated=truncated,
             ep_rew=jnp.where(done & lanes.whole, episode[names.index("rew")], jnp.nan),
+            watched=_watched(lanes, logits, value, info, watch, watched),
         )
         reached = _Final(info["final_observation"], network.critic_carry(carry))
         final = _select(truncated, reached, final)
@@ -253,6 +274,21 @@ def collect(
         num_episodes=gathered.num_episodes,
     )
     return lanes, transitions, v_next, totals
+
+
+def _watched(
+    lanes: Lanes,
+    logits: jax.Array,
+    value: jax.Array,
+    info: dict[str, Any],
+    watch: Watch | None,
+    count: int,
+) -> Any:
+    """What is kept of a step of the first `count` lanes; nothing at all of none."""
+    if watch is None or not count:
+        return ()
+    seen = Watched(lanes.obs, lanes.first, logits, value, watch(lanes.env_state, info))
+    return jax.tree.map(lambda leaf: leaf[:count], seen)
 
 
 def _act(

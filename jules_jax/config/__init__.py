@@ -7,6 +7,7 @@ where it gives one. Standard library only, so that `--help` is instant.
 """
 
 from jules_jax.config.layers import (
+    CONFIG_FILE,
     Layer,
     Setting,
     differences,
@@ -16,6 +17,7 @@ from jules_jax.config.layers import (
     read_dict,
     read_yaml,
     resolve,
+    saved_with,
     to_dict,
     to_yaml,
 )
@@ -43,6 +45,7 @@ from jules_jax.config.schedules import Range, Schedule
 from jules_jax.config.validation import validate
 
 __all__ = [
+    "CONFIG_FILE",
     "PARAMETERS",
     "PPO",
     "PRESETS",
@@ -72,6 +75,7 @@ __all__ = [
     "read_dict",
     "read_yaml",
     "resolve",
+    "saved_with",
     "to_dict",
     "to_yaml",
     "validate",

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import yaml
 
 
+CONFIG_FILE = "config.yaml"
+"""Of a run and of its checkpoints: the resolved config."""
+
+
 class Setting(NamedTuple):
     """A value as it was given, and where: `on the command line`, `in FILE line 3`."""
 
@@ -142,6 +146,26 @@ def _flatten(values: Mapping[str, Any], source: str) -> Iterator[tuple[str, Sett
                 yield f"{name}.{leaf}", Setting(leaf_value, source)
         else:
             yield str(name), Setting(value, source)
+
+
+def saved_with(checkpoint: str | None) -> Path:
+    """The resolved config that was saved with a checkpoint, given as `--checkpoint`.
+
+    Raises `InputError` where there is none.
+    """
+    if checkpoint is None:
+        raise InputError("--checkpoint is missing, expected a checkpoint directory")
+    directory = Path(checkpoint)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such checkpoint directory")
+    for place in (directory, directory.parent):
+        if (place / CONFIG_FILE).is_file():
+            return place / CONFIG_FILE
+    if members := sorted(path.parent.name for path in directory.glob(f"*/{CONFIG_FILE}")):
+        raise InputError(
+            f"{directory} is a population's, expected one of its members: {', '.join(members)}"
+        )
+    raise InputError(f"{directory}: no {CONFIG_FILE} there, expected one beside a checkpoint")
 
 
 def read_yaml(path: str | Path) -> Layer:

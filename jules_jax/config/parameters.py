@@ -92,6 +92,8 @@ class Splits:
     )
     validation_from: str = kinds.date("", "first date of validation, instead of a fraction")
     test_from: str = kinds.date("", "first date of the test, instead of a fraction")
+    train_from: str = kinds.date("", "first date that is used at all; empty: the first there is")
+    test_until: str = kinds.date("", "last date that is used at all; empty: the last there is")
     folds: int = kinds.whole(0, "walk-forward folds; 0 splits once")
     fold: int = kinds.whole(0, "which fold, from 0, the oldest")
     embargo_sessions: int = kinds.whole(
@@ -409,6 +411,10 @@ class Monitor:
         250, "updates from one set of figures to the next; 0: none, and a shorter run has none"
     )
     figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
+    audit: float = kinds.amount(
+        0.0,
+        "lanes whose every step an audit keeps: below 1 a share, from 1 on a number; 0: none",
+    )
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,11 @@ def _validate_learner(config: Config) -> None:
         f"population.exploit_every is {config.population.exploit_every} and there is one agent, "
         "expected population.num_seeds above 1 or a population.sweep",
     )
+    _require(
+        not several or config.monitor.audit == 0,
+        f"monitor.audit is {config.monitor.audit:g} and there are several agents, expected 0: an "
+        "audit is of one agent",
+    )
     ppo, lanes = config.ppo, config.num_envs // config.ppo.num_minibatches
     _require(
         ppo.n_steps <= config.max_steps_in_episode,

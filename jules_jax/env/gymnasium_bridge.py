@@ -23,7 +23,7 @@ try:
     from gymnasium.vector.utils import batch_space
 except ImportError:  # absent, or older than AutoresetMode
     raise InputError(
-        "gymnasium is missing or too old, expected 1.1 or newer: pip install 'jules-jax[gymnasium]'"
+        "gymnasium is missing or too old, expected 1.1 or newer: pip install -e '.[gymnasium]'"
     ) from None
 
 from jules_jax.env.episodes import NUM_ACTIONS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,18 +21,27 @@ from jules_jax.env.record import StepRecord
 from jules_jax.env.transition import EnvState, initial_state
 from jules_jax.market.table import read_row
 
+Measure = Callable[[StepRecord], dict[str, jax.Array]]
+"""What an episode gathers of a step: float32 scalars by name, see `env.metrics.step_metrics`."""
+
 
 @dataclass(frozen=True)
 class Starts:
     """Where episodes begin: `row`, `symbol` and `cluster`, `[N]` int32 each.
 
     Episodes of one cluster see the same prices (in part), so they count as one observation in
-    standard errors.
+    standard errors. steps: `[N]` int32, how long each lasts; None: as long as the environment says.
     """
 
     row: np.ndarray
     symbol: np.ndarray
     cluster: np.ndarray
+    steps: np.ndarray | None = None
+
+    def some(self, chosen: Any) -> Starts:
+        """Those that an index of an array `[N]` chooses."""
+        steps = None if self.steps is None else self.steps[chosen]
+        return Starts(self.row[chosen], self.symbol[chosen], self.cluster[chosen], steps)
 
 
 def one_per_stretch(episodes: np.ndarray, count: int, seed: int | Sequence[int]) -> Starts:
@@ -62,19 +71,66 @@ def without_overlap(episodes: np.ndarray, count: int, max_steps: int) -> Starts:
 
 
 def run_episodes(
-    policy: Policy, policy_params: Any, env_params: EnvParams, starts: Starts, key: jax.Array
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    starts: Starts,
+    key: jax.Array,
+    *,
+    measure: Measure = step_metrics,
 ) -> dict[str, np.ndarray]:
     """Plays one episode from every start; returns `[N]` arrays by name.
 
-    `reward`, `length`, `max_drawdown`, `final_equity` and what the episode gathers of
-    `env.metrics.step_metrics`. Steps after a termination count for nothing.
+    `reward`, `length`, `max_drawdown`, `final_equity` and what the episode gathers of `measure`.
+    Steps after a termination count for nothing.
     """
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
-    totals = _run(policy, policy_params, env_params, rows, symbols, key)
+    totals = _run(policy, policy_params, env_params, rows, symbols, key, measure)
     return {name: np.asarray(values) for name, values in totals.items()}
 
 
-@partial(jax.jit, static_argnums=0)
+def run_numbers(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    starts: Starts,
+    key: jax.Array,
+    numbers: Mapping[str, Sequence[float]],
+    *,
+    measure: Measure = step_metrics,
+) -> dict[str, np.ndarray]:
+    """`run_episodes` under K values of numbers of the environment at once: `[K, N]` by name.
+
+    numbers: K values each by dotted key, such as `account.initial_capital`. All are one compiled
+    program, and see the same prices and draws.
+    """
+    rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
+    points = {name: jnp.asarray(values, jnp.float32) for name, values in numbers.items()}
+    totals = _run_numbers(policy, policy_params, env_params, rows, symbols, key, points, measure)
+    return {name: np.asarray(values) for name, values in totals.items()}
+
+
+@partial(jax.jit, static_argnames=("policy", "measure"))
+def _run_numbers(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    key: jax.Array,
+    points: dict[str, jax.Array],
+    measure: Measure,
+) -> dict[str, jax.Array]:
+    def at(point: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        under = env_params.with_numbers(point)
+        sums: dict[str, jax.Array] = _run(policy, policy_params, under, rows, symbols, key, measure)
+        return sums
+
+    played: dict[str, jax.Array] = jax.vmap(at)(points)
+    return played
+
+
+@partial(jax.jit, static_argnames=("policy", "measure"))
 def _run(
     policy: Policy,
     policy_params: Any,
@@ -82,6 +138,7 @@ def _run(
     rows: jax.Array,
     symbols: jax.Array,
     key: jax.Array,
+    measure: Measure,
 ) -> dict[str, jax.Array]:
     lanes = rows.shape[0]
 
@@ -91,7 +148,7 @@ def _run(
         measured = {
             "reward": record.reward,
             "length": jnp.ones_like(record.reward),
-            **step_metrics(record),
+            **measure(record),
         }
         levels = {"max_drawdown": record.drawdown, "final_equity": record.equity}
         return state, obs, terminated, (measured, levels)
@@ -108,7 +165,7 @@ def _run(
         over = over | terminated
         return (state, obs, jnp.zeros_like(first), carry, over, sums, deepest, equity), None
 
-    states, obs = _begin(rows, symbols, env_params)
+    states, obs = begin(rows, symbols, env_params)
     shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[3][0]
     sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     carry = policy.initial_carry(policy_params, lanes)
@@ -119,9 +176,7 @@ def _run(
     return {**sums, "max_drawdown": deepest, "final_equity": equity}
 
 
-def _begin(
-    rows: jax.Array, symbols: jax.Array, env_params: EnvParams
-) -> tuple[EnvState, jax.Array]:
+def begin(rows: jax.Array, symbols: jax.Array, env_params: EnvParams) -> tuple[EnvState, jax.Array]:
     """States and observations `[N]` of episodes that begin at `rows`."""
 
     def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:
@@ -191,7 +246,7 @@ def step_log(
         log = _read(record, ~over, entropy, minute)
         return (state, obs, jnp.zeros_like(first), carry, over | record.terminated), log
 
-    states, obs = _begin(rows, symbols, env_params)
+    states, obs = begin(rows, symbols, env_params)
     no = jnp.zeros(lanes, bool)
     loop = (states, obs, ~no, policy.initial_carry(policy_params, lanes), no)
     _, log = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))

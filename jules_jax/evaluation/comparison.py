@@ -15,7 +15,8 @@ from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
 from jules_jax.config import Config
 from jules_jax.env.params import make_params
-from jules_jax.evaluation import audit_log, backtest, reference_policies
+from jules_jax.evaluation import audit as audits
+from jules_jax.evaluation import backtest, reference_policies
 from jules_jax.evaluation.backtest import Starts
 from jules_jax.market import dataset
 from jules_jax.market.feed import SimulatedFeed
@@ -145,17 +146,33 @@ def compare(config: Config, params: network.Params, held_out: HeldOut) -> Compar
     return Comparison(held_out.starts, played, held_out.symbols)
 
 
-def audit(config: Config, params: network.Params, held_out: HeldOut, directory: Path) -> list[Path]:
-    """Writes every step of the trained policy's first episodes; returns the files."""
+def audit(
+    config: Config,
+    params: network.Params,
+    held_out: HeldOut,
+    directory: Path,
+    *,
+    checkpoint: str = "",
+    checkpoint_hash: str = "",
+) -> None:
+    """Writes every step of the trained policy's first episodes into an audit's directory."""
     first = Starts(*(leaf[:AUDITED_EPISODES] for leaf in dataclasses.astuple(held_out.starts)))
-    files = []
-    for who in _trained(config):
-        log = audit_log.record_episodes(
-            who, params, config, held_out.market, first, _keys(config)[1], source=held_out.notes[0]
-        )
-        files.append(directory / f"{who.name.replace(', ', '-')}.parquet")
-        audit_log.write(log, files[-1])
-    return files
+    facts = audits.Facts(
+        kind="evaluation",
+        run=config.name or checkpoint,
+        config=config.at(1.0),
+        bar_seconds=held_out.market.bar_seconds,
+        source=held_out.notes[0],
+        symbols=held_out.symbols,
+        checkpoint=checkpoint,
+        checkpoint_hash=checkpoint_hash,
+        code=audits.code_hash(),
+    )
+    with audits.Writer(directory, facts) as writer:
+        for who in _trained(config):
+            audits.record_episodes(
+                writer, who, params, config, held_out.market, first, _keys(config)[1]
+            )
 
 
 def table(result: Comparison) -> str:

@@ -2,25 +2,32 @@
 
 The rules are one policy: a signal against a threshold. What differs between them is in their
 parameters, each a scalar or one value per lane `[N]`, so a whole grid of rules plays in one
-compiled evaluation, a stretch of lanes for each (`stack`).
+compiled evaluation, a stretch of lanes for each (`stack`, `side_by_side`). `references` lists what
+a trained policy is judged beside.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jules_jax.agent import network
 from jules_jax.agent.policy import Policy
+from jules_jax.config import Config
+from jules_jax.env.observation import COOLDOWN, POSITION, READY_COOLDOWN
+from jules_jax.evaluation.backtest import Starts
+from jules_jax.market.features import EMA_FAST_SD, EMA_SLOW_SD
+from jules_jax.market.table import NEVER_CLOSES, MarketData, read_row
 
 SELL, HOLD, BUY = 0, 1, 2
 
-RSI, EMA_FAST, EMA_SLOW, VWAP, POSITION = 0, 1, 2, 3, 11
+RSI, EMA_FAST, EMA_SLOW, VWAP, SINE, COSINE = range(6)
 """Entries of the observation (docs/environment.md)."""
 
 
@@ -70,7 +77,7 @@ def random() -> Policy:
 
 
 def at_random() -> Policy:
-    """SELL, HOLD and BUY with the probabilities that are its parameters, `[3]`.
+    """SELL, HOLD and BUY with the probabilities that are its parameters, `[3]` or `[N, 3]`.
 
     `EVENLY` makes it `random`, `NEVER` `flat`: both are one compiled program.
     """
@@ -78,13 +85,14 @@ def at_random() -> Policy:
     def act(
         params: jax.Array, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
     ) -> tuple[Any, jax.Array]:
-        del obs, first
-        draw = partial(jax.random.categorical, logits=jnp.log(params))
-        return carry, jax.vmap(draw)(keys).astype(jnp.int32)
+        del first
+        logits = jnp.broadcast_to(jnp.log(params), (obs.shape[0], 3))
+        return carry, jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
     def entropy(params: jax.Array, carry: Any, obs: jax.Array, first: jax.Array) -> jax.Array:
         del carry, first
-        return jnp.full(obs.shape[0], jnp.sum(jax.scipy.special.entr(params)))
+        entropies = jnp.sum(jax.scipy.special.entr(params), axis=-1)
+        return jnp.broadcast_to(entropies, obs.shape[:1])
 
     return Policy("at random", _no_carry, act, entropy)
 
@@ -180,6 +188,152 @@ def drift_ahead(drift: jax.Array, start_rows: np.ndarray, steps: int) -> jax.Arr
     return 1e4 * jnp.asarray(drift)[rows]
 
 
+class Cross(NamedTuple):
+    """Parameters of the policy `ema_cross`, in bar volatilities; scalars or `[N]`.
+
+    As of `Rule`, the signal being ln(fast EMA / slow EMA) / σ.
+    """
+
+    threshold: Any
+    exit: Any
+
+
+def ema_cross() -> Policy:
+    """The policy of `Cross` parameters: long while the fast EMA is above the slow one, else short.
+
+    Entries of the observation are clipped, but not so that the signal changes its sign.
+    """
+
+    def act(
+        params: Cross, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        del keys, first
+        # Each entry is ln(close / EMA), in its own standard deviations on a random walk.
+        signal = EMA_SLOW_SD * obs[:, EMA_SLOW] - EMA_FAST_SD * obs[:, EMA_FAST]
+        return carry, _decide(signal, obs[:, POSITION], params.threshold, params.exit)
+
+    return Policy("EMA cross", _no_carry, act)
+
+
+class Slices(NamedTuple):
+    """Parameters of the policy `twap`; scalars or `[N]`, times as shares of the session.
+
+    lots: of the largest position. entered: when the last lot should be in. leaving: when the first
+    should go. left: when the last should have gone. turn: of the observed clock in a session, in
+    half turns: 1, or 2 on a 24/7 calendar.
+    """
+
+    lots: Any
+    entered: Any
+    leaving: Any
+    left: Any
+    turn: Any
+
+
+def twap() -> Policy:
+    """The policy of `Slices` parameters: in and out of a long position at even times, every day.
+
+    It asks for one lot at a time, when the cooldown is over, whenever it holds fewer (or more) than
+    its plan has by then; so what a cooldown or a thin bar delays is made up for.
+    """
+
+    def act(
+        params: Slices, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        del keys, first
+        half_turns = jnp.mod(jnp.arctan2(obs[:, SINE], obs[:, COSINE]) / jnp.pi, 2.0)
+        plan = _planned(params, half_turns / params.turn)
+        held = jnp.ceil(obs[:, POSITION] * params.lots - PART_OF_LOT)
+        ready = jnp.abs(obs[:, COOLDOWN]) <= READY_COOLDOWN
+        buys, sells = ready & (held < plan), ready & (held > plan)
+        return carry, HOLD + buys.astype(jnp.int32) - sells.astype(jnp.int32)
+
+    return Policy("TWAP in and out", _no_carry, act)
+
+
+PART_OF_LOT = 1e-4
+"""What is left of a lot below this share is rounding."""
+
+
+def _planned(params: Slices, time: jax.Array) -> jax.Array:
+    """Lots that the plan holds at `time` `[N]`, a share of the session."""
+
+    def done(begin: Any, end: Any) -> jax.Array:
+        slices = jnp.floor(params.lots * (time - begin) / (end - begin)) + 1.0
+        return jnp.clip(slices, 0.0, params.lots)
+
+    leaving = time >= params.leaving
+    return done(0.0, params.entered) - jnp.where(leaving, done(params.leaving, params.left), 0.0)
+
+
+ENTERED, LEAVING, SPARE = 0.25, 0.75, 0.05
+"""Of a TWAP's session: the share it enters in, when it begins to leave, and what it keeps to spare
+before the minutes in which positions are closed anyway."""
+
+
+def slices(config: Config, market: MarketData, starts: Starts) -> Slices:
+    """A TWAP for the account, cooldown and sessions of `starts`.
+
+    It takes more than a quarter of the session in, and out, where the cooldown asks for it.
+    """
+    row = read_row(market.rows, jnp.asarray(starts.row))
+    continuous = row.minutes_left >= NEVER_CLOSES
+    lots, bars = config.account.max_position_lots, row.bars_per_session
+    minutes = bars * market.bar_seconds / 60
+    needed = lots * config.safeguards.trade_cooldown_steps / bars
+    left = 1.0 - SPARE - jnp.where(continuous, 0.0, config.safeguards.flat_by_minutes / minutes)
+    return Slices(
+        lots=float(lots),
+        entered=jnp.clip(needed, ENTERED, 0.5),
+        leaving=jnp.clip(left - needed, 0.5, LEAVING),
+        left=left,
+        turn=jnp.where(continuous, 2.0, 1.0),
+    )
+
+
+@lru_cache
+def delayed(policy: Policy, bars: int = 1) -> Policy:
+    """What `policy` decides, `bars` later: decided on bar t, executed in bar t + 1 + `bars`.
+
+    Until there is a first decision it holds; decisions still on their way when an episode ends are
+    lost. With `bars` 0 it is the policy. Equal arguments give the same policy, so that evaluations
+    of it compile once.
+    """
+    if bars < 0:
+        raise ValueError(f"bars is {bars}, expected at least 0")
+    if bars == 0:
+        return policy
+
+    def initial_carry(params: Any, lanes: int) -> Any:
+        return policy.initial_carry(params, lanes), jnp.full((bars, lanes), HOLD, jnp.int32)
+
+    def act(
+        params: Any, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        inner, waiting = carry
+        waiting = jnp.where(first, HOLD, waiting)
+        inner, action = policy.act(params, keys, inner, obs, first)
+        return (inner, jnp.concatenate([waiting[1:], action[None]])), waiting[0]
+
+    return Policy(f"{policy.name}, {bars} bar{'s' if bars > 1 else ''} late", initial_carry, act)
+
+
+@lru_cache
+def without_memory(policy: Policy) -> Policy:
+    """`policy` with an empty memory before every bar: it acts on one observation alone.
+
+    This takes the memory from a network that was trained with it. What a network trained without
+    any would have learned is another question, which only training one answers.
+    """
+
+    def act(
+        params: Any, keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        return policy.act(params, keys, carry, obs, jnp.ones_like(first))
+
+    return Policy(f"{policy.name}, no memory", policy.initial_carry, act)
+
+
 def vwap_reversion(threshold: float, exit: float) -> Rule:
     """Sells above the session's VWAP and buys below it; units of observation entry 3."""
     return Rule(VWAP, -1.0, threshold, exit)
@@ -205,14 +359,14 @@ def vwap_momentum(threshold: float, exit: float) -> Rule:
     return Rule(VWAP, 1.0, threshold, exit)
 
 
-THRESHOLDS = (0.5, 1.0, 1.5, 2.0)
-EXITS = (-1.0, 0.0, 0.5)
+THRESHOLDS = (0.125, 0.25, 0.5, 1.0, 1.5, 2.0)
+EXITS = (-4.0, -2.0, -1.0, 0.0, 0.5)
 """Of the grid: entries are O(1); exits in units of the threshold."""
 KINDS = (vwap_reversion, vwap_momentum, ema_reversion, ema_momentum, rsi_reversion)
 
 
 def grid() -> dict[str, Rule]:
-    """Five kinds of rule at four thresholds and three exits each, by name."""
+    """Five kinds of rule at six thresholds and five exits each, by name."""
     return {
         f"{kind.__name__} {threshold:g} {share * threshold:g}": kind(threshold, share * threshold)
         for kind, threshold, share in itertools.product(KINDS, THRESHOLDS, EXITS)
@@ -231,3 +385,90 @@ def stack(rules: Sequence[Any], lanes: int) -> Any:
         return jnp.concatenate([a if a.ndim else jnp.full(lanes, a) for a in arrays])
 
     return jax.tree.map(join, *rules)
+
+
+class Reference(NamedTuple):
+    """A policy with its parameters, under the name that tables give it.
+
+    kind: trained, reference or oracle. what: one sentence.
+    """
+
+    name: str
+    policy: Policy
+    params: Any
+    kind: str
+    what: str
+
+
+SIGNAL = 1.0
+"""Threshold of the rules in the table, in the units of their signal: not picked on anything."""
+
+RANDOM, FLAT, HOLDER, RULE, CROSS, TWAP, ORACLE = (
+    at_random(), flat(), buy_and_hold(), rule(), ema_cross(), twap(), oracle()
+)  # fmt: skip
+"""Made once: a policy is what evaluations are compiled for."""
+
+
+def references(
+    config: Config,
+    market: MarketData,
+    starts: Starts,
+    *,
+    probabilities: Sequence[float] | None = None,
+    trained: tuple[Policy, network.Params] | None = None,
+    truth: Truth | None = None,
+) -> list[Reference]:
+    """What a trained policy is judged beside, on episodes that begin at `starts` `[N]`.
+
+    Rules have round thresholds that were picked on nothing: the best of a grid, picked on the data
+    it is reported on, would be a trained policy itself, and an overfitted one.
+
+    Args:
+      config: account, costs and safeguards.
+      market: prices, for the calendar of each start.
+      starts: where episodes begin.
+      probabilities: `[3]` of SELL, HOLD and BUY, so that random orders turn over as much as the
+        trained policy (`candidates.matched_turnover`).
+      trained: the trained policy and its weights, to be played without its memory.
+      truth: of simulated paths (`candidates.oracle`).
+    """
+    found = [
+        Reference("flat", FLAT, (), "reference", "never trades"),
+        Reference("buy and hold", HOLDER, (), "reference", "long whenever it may be"),
+        Reference("random", RANDOM, _float(EVENLY), "reference", "asks for anything, evenly"),
+    ]
+    if probabilities is not None:
+        order = 1.0 - probabilities[HOLD]
+        what = f"orders with probability {order:.3g} a bar, either way: the trained one's turnover"
+        params = _float(probabilities)
+        found.append(Reference("random, same turnover", RANDOM, params, "reference", what))
+    found += [
+        Reference(
+            "TWAP in and out", TWAP, slices(config, market, starts), "reference",
+            "long in even steps early in the session, flat in even steps before its end",
+        ),
+        Reference(
+            "VWAP reversion", RULE, vwap_reversion(SIGNAL, 0.0), "reference",
+            "sells a standard deviation above the session's VWAP, buys below, until it is reached",
+        ),
+        Reference(
+            "EMA cross", CROSS, Cross(0.0, 0.0), "reference",
+            "long while EMA(10) is above EMA(20), short while it is below",
+        ),
+    ]  # fmt: skip
+    if trained is not None:
+        policy, weights = trained
+        what = "the same weights, their memory emptied before every bar"
+        found.append(
+            Reference(
+                f"{policy.name}, no memory", without_memory(policy), weights, "reference", what
+            )
+        )
+    if truth is not None:
+        what = "is told the true drift; its thresholds were picked on other paths"
+        found.append(Reference("oracle", ORACLE, truth, "oracle", what))
+    return found
+
+
+def _float(values: Sequence[float]) -> jax.Array:
+    return jnp.asarray(values, jnp.float32)

@@ -6,6 +6,13 @@ Seeds × episodes played on the same prices: seeds and episodes are resampled, e
 other (Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary order"), so an interval holds the
 luck of training and that of the paths.
 
+Daily returns: days are resampled in blocks, because a day may depend on the one before it, or whole
+episodes at a time, and any statistic of the days is taken of every resample.
+Those of few days are too narrow as well: of 1,000 normal series of independent days a nominal 95 %
+interval of the mean in blocks of 5 held it in 83 % at 19 days, 89 % at 30, 90 % at 60 and 94 % at
+250; where a day takes over 0.3 of the one before, in 79, 84, 88 and 92 % (days drawn one by one:
+80, 83, 84 and 85 %).
+
 Percentile intervals of few runs are too narrow: a nominal 95 % interval of the mean of n normal
 scores held it in 92 % of 4,000 trials at n = 10, in 84 % at n = 5 and in 75 % at n = 3
 (tests/evaluation/test_statistics.py measures it).
@@ -13,6 +20,7 @@ scores held it in 92 % of 4,000 trials at n = 10, in 84 % at n = 5 and in 75 % a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,8 +32,15 @@ Array = NDArray[np.float64]
 Statistic = Callable[..., Any]
 """`(scores, axis=...) -> scores without that axis`: `interquartile_mean`, `np.mean`, `np.max`."""
 
+Daily = Callable[[Array], Any]
+"""`[..., D] -> [...]`, days in order: the functions of `performance`."""
+
 LEVEL = 0.95
 RESAMPLES = 2000
+MEAN_BLOCK = 5
+"""Days: a week."""
+CHUNK = 2**21
+"""Days of resamples that are held at once, 16 MiB of them."""
 
 
 class Interval(NamedTuple):
@@ -166,6 +181,86 @@ def ratio_of_means(
     return _percentiles(found, ratios, seeds, statistic, level, bounded=bounded)
 
 
+def block_bootstrap_interval(
+    daily: ArrayLike,
+    statistic: Daily,
+    *,
+    mean_block: float = MEAN_BLOCK,
+    over_seeds: Statistic = interquartile_mean,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of daily returns `[D]`, or over seeds that of each row of `[S, D]`.
+
+    Stationary bootstrap (Politis & Romano 1994): days are drawn in runs that start anywhere, last
+    mean_block days on average and go on from the first after the last. All seeds saw the same days:
+    they get the same resampled days, and are resampled themselves, crossed; one seed is taken as
+    given. Resamples whose statistic is NaN, such as a Sharpe ratio without variance, are left out;
+    of fewer than two days the interval is unbounded.
+    """
+    returns = np.atleast_2d(np.asarray(daily, np.float64))
+    if returns.ndim != 2 or not returns.size or mean_block < 1:
+        found = f"daily returns of shape {np.shape(daily)} and blocks of {mean_block}"
+        raise ValueError(
+            f"found {found}, expected [days] or [seeds, days], and blocks of 1 or more"
+        )
+    seeds, days = returns.shape
+    estimate = np.asarray(statistic(returns))
+    if days < 2:
+        return Interval(float(over_seeds(estimate, axis=-1)), -np.inf, np.inf)
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate(
+        [
+            np.asarray(statistic(returns[:, _stationary(count, days, mean_block, rng)])).T
+            for count in _chunks(resamples, returns.size)
+        ]
+    )
+    shuffled = rng.integers(seeds, size=(resamples, seeds))
+    return _percentiles(estimate, drawn, shuffled, over_seeds, level, bounded=True)
+
+
+def cluster_bootstrap_interval(
+    values: ArrayLike,
+    cluster: ArrayLike,
+    statistic: Daily,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of values `[D]`, of which those of one cluster `[D]` are resampled together.
+
+    For sessions of simulated paths, whose cluster is the episode, or round trips of a session.
+    Values of a cluster stay in their order. NaN resamples are left out, and of fewer than
+    two clusters the interval is unbounded, as in `block_bootstrap_interval`.
+    """
+    array, labels = np.asarray(values, np.float64), np.asarray(cluster)
+    if array.ndim != 1 or not array.size or labels.shape != array.shape:
+        found = f"values of shape {array.shape} in clusters of shape {labels.shape}"
+        raise ValueError(f"found {found}, expected [D] of both")
+    _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    value, clusters = float(statistic(array)), len(sizes)
+    if clusters < 2:
+        return Interval(value, -np.inf, np.inf)
+    ordered, rng = array[np.argsort(index, kind="stable")], np.random.default_rng(seed)
+    if np.all(sizes == sizes[0]):
+        each = ordered.reshape(clusters, -1)
+        samples: list[Any] = [
+            statistic(each[rng.integers(clusters, size=(count, clusters))].reshape(count, -1))
+            for count in _chunks(resamples, array.size)
+        ]
+        return Interval(value, *_ends(np.concatenate(samples), level))
+    begin = np.cumsum(sizes) - sizes
+    samples = []
+    for _ in range(resamples):
+        drawn = rng.integers(clusters, size=clusters)
+        lengths = sizes[drawn]
+        skipped = np.repeat(begin[drawn] - (np.cumsum(lengths) - lengths), lengths)
+        samples.append(statistic(ordered[skipped + np.arange(len(skipped))]))
+    return Interval(value, *_ends(np.array(samples, np.float64), level))
+
+
 def _tasks(scores: ArrayLike) -> list[Array]:
     """The columns of scores `[R]` or `[R, K]`."""
     array = np.asarray(scores, np.float64)
@@ -227,6 +322,36 @@ def _percentiles(
     if not bounded:
         return Interval(value, -np.inf, np.inf)
     samples = np.take_along_axis(drawn, seeds, axis=1)
+    return Interval(value, *_ends(np.asarray(statistic(samples, axis=-1)), level))
+
+
+def _chunks(resamples: int, size: int) -> list[int]:
+    """Counts of resamples, which sum to all of them, of `size` numbers each."""
+    at_once = max(CHUNK // size, 1)
+    whole, rest = divmod(resamples, at_once)
+    return [at_once] * whole + [rest] * (rest > 0)
+
+
+def _stationary(
+    count: int, days: int, mean_block: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Days `[count, days]` of resamples of the stationary bootstrap."""
+    place = np.arange(days)
+    starts = rng.random((count, days)) < 1.0 / mean_block
+    begun = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
+    first = np.take_along_axis(rng.integers(days, size=(count, days)), begun, axis=1)
+    return np.asarray((first + place - begun) % days)
+
+
+def _ends(samples: Array, level: float) -> tuple[float, float]:
+    """Percentiles of the samples that are not NaN, never between a number and infinity."""
+    kept = np.sort(samples[~np.isnan(samples)])
+    if not kept.size:
+        return float("nan"), float("nan")
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(statistic(samples, axis=-1), [tail, 1.0 - tail])
-    return Interval(value, float(low), float(high))
+    if np.isfinite(kept).all():
+        low, high = np.quantile(kept, [tail, 1.0 - tail])
+    else:
+        last = kept.size - 1
+        low, high = kept[math.floor(tail * last)], kept[math.ceil((1.0 - tail) * last)]
+    return float(low), float(high)

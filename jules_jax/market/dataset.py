@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jules_jax.config import Config, Market
@@ -119,11 +120,32 @@ class Dataset:
                 "generations"
             )
         steps, parts, starts = self.config.max_steps_in_episode, [], []
-        for number, (first, last) in _watched(listed, "features"):
-            parts.append(np.array(self.rows_of(number)[first : last + steps + 1]))
-            starts.append((number, 0, last - first))
+        for number, own in _watched(self._rows(split), "features"):
+            parts.append(np.array(self.rows_of(number)[own]))
+            starts.append((number, 0, own.stop - own.start - 1 - steps))
         density = self._densities(listed)
         return feed.resident_market(parts, starts, density, self.sources[0].bars.bar_seconds)
+
+    def times(self, split: Split) -> NDArray[np.int64]:
+        """When the bars of the table of `market(split)` begin, `[R]`, UTC nanoseconds."""
+        parts = [self.sources[number].time[own] for number, own in self._rows(split)]
+        return np.concatenate(parts).astype(np.int64)
+
+    def dates(self, split: Split) -> splits.Dates:
+        """Dates of the sessions that the rows of `market(split)` are in, `[R]`."""
+        parts = []
+        for number, own in self._rows(split):
+            history, places = self._histories[number], np.arange(own.start, own.stop)
+            parts.append(history.dates[np.searchsorted(history.edges, places, side="right") - 1])
+        return np.concatenate(parts)
+
+    def _rows(self, split: Split) -> list[tuple[int, slice]]:
+        """Of each symbol in the table of `market(split)`: which of its rows are there."""
+        steps = self.config.max_steps_in_episode
+        return [
+            (number, slice(first, last + steps + 1))
+            for number, (first, last) in self._listed(split)
+        ]
 
     def feed(self, split: Split) -> DatasetFeed | None:
         """Generations of a `split` larger than `market.market_memory`; None where it fits.

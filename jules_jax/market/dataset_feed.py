@@ -12,7 +12,7 @@ its shares of them add up, over an epoch, to that probability.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -243,6 +243,23 @@ class DatasetFeed:
         running episodes may still read, stay where they are.
         """
         return self._market(self._bring_in(data.rows, key, g), key, g)
+
+    def times(
+        self, key: jax.Array, g: int, of: Callable[[int], NDArray[np.int64]]
+    ) -> NDArray[np.int64]:
+        """When the bars of the table of `resident(key, g)` begin, `[2 Rg]`, UTC nanoseconds.
+
+        of: those of a symbol's whole history, by its number. 0 where there is no bar.
+        """
+        halves = np.zeros(2 * self.generation_rows, np.int64)
+        for generation in (g - 1, g) if g else (g,):
+            offset = (generation % 2) * self.generation_rows
+            for slot, index in enumerate(self.block(key, generation)):
+                stretch, place = self.stretches[index], offset + slot * self.stretch_rows
+                end = stretch.first + stretch.starts + self.config.max_steps_in_episode
+                own = of(self.symbols[stretch.place].number)[stretch.first : end]
+                halves[place : place + len(own)] = own
+        return halves
 
     def _bring_in(self, halves: jax.Array, key: jax.Array, g: int) -> jax.Array:
         """The table with generation `g` in its half, a stretch at a time: no second copy of it."""

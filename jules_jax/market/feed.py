@@ -8,7 +8,7 @@ key and g, so a checkpoint stores those and never the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.market import features, randomness, rows, simulator, table
 from jules_jax.market.bars import Bars
+from jules_jax.market.staging import stage
 from jules_jax.market.table import MarketData
 
 if TYPE_CHECKING:
@@ -40,11 +41,15 @@ class SimulatedFeed:
     the simulator is drawn by every path. Paths to evaluate on (`fresh`) have the end of every
     schedule, and draw nothing.
 
+    transform: what is done to the bars of every path before anything is computed from them
+    (`stress`).
+
     Raises:
       InputError: a path is shorter than its warm-up plus one episode.
     """
 
     config: config.Config
+    transform: Callable[[Bars], Bars] | None = None
 
     def __post_init__(self) -> None:
         """Refuses paths without room for an episode."""
@@ -111,6 +116,11 @@ class SimulatedFeed:
         """The market with generation 0 alone resident, for evaluation."""
         final = replace(self, config=self.config.for_evaluation())
         return final._market(final.generation(key, 0), 0)
+
+    def hidden(self, key: jax.Array) -> simulator.Latent:
+        """What the paths of `fresh(key)` hide, `[P, B]` each, path after path; no `transform`."""
+        latent: simulator.Latent = _hidden(self.config.for_evaluation(), key)
+        return latent
 
     def advance(self, data: MarketData, key: jax.Array, g: int) -> MarketData:
         """The market of `resident(key, g)`, bit for bit, made from that of `g` − 1.
@@ -250,12 +260,37 @@ def _generation(
         bars = simulator.simulate_path(
             jax.random.fold_in(key, g), index, params, half_spread, market.bar_seconds
         )
+        if feed.transform is not None:
+            bars = feed.transform(_settled(bars, key))
         computed = features.compute(bars, settings.features, unit)
         tick = market.tick or rows.DEFAULT_TICK
         return table.build_rows(bars, computed, tick=tick, quantity_step=step)
 
     paths = jax.vmap(path)(jnp.arange(settings.simulator.paths))
     return paths.reshape(feed.generation_rows, table.NUM_COLUMNS)
+
+
+def _settled(bars: Bars, key: jax.Array) -> Bars:
+    """The bars, of which prices and volumes are what they are without anything that follows.
+
+    So what a scenario leaves alone keeps its bits (`staging`); the calendar is constants.
+    """
+    never_negative = (jax.random.key_data(key)[0] >> 1).astype(jnp.int32)
+    drawn = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
+    return replace(bars, **stage(never_negative, drawn))
+
+
+@partial(jax.jit, static_argnums=0)
+def _hidden(settings: config.Config, key: jax.Array) -> simulator.Latent:
+    half_spread = 0.5 * settings.simulator.spread_bps * simulator.BP
+    key = jax.random.fold_in(key, 0)  # generation 0
+
+    def path(index: jax.Array) -> simulator.Latent:
+        return simulator.simulate_path_with_latent(
+            key, index, settings.simulator, half_spread, settings.market.bar_seconds
+        )[1]
+
+    return jax.vmap(path)(jnp.arange(settings.simulator.paths))
 
 
 def _drawn(settings: config.Config, key: jax.Array, index: jax.Array) -> dict[str, jax.Array]:

@@ -84,10 +84,23 @@ def simulate_path(
 
     Paths i·n to i·n + n − 1, n being `params.symbols_per_market`, share market i.
     """
+    return simulate_path_with_latent(key, index, params, half_spread, bar_seconds)[0]
+
+
+def simulate_path_with_latent(
+    key: jax.Array,
+    index: jax.Array,
+    params: config.Simulator,
+    half_spread: float,
+    bar_seconds: int = 60,
+) -> tuple[Bars, Latent]:
+    """The same, and what the bars hide."""
     market = jax.random.fold_in(
         jax.random.fold_in(key, MARKET_STREAM), index // params.symbols_per_market
     )
-    return simulate(jax.random.fold_in(key, index), params, half_spread, bar_seconds, market)
+    return simulate_with_latent(
+        jax.random.fold_in(key, index), params, half_spread, bar_seconds, market
+    )
 
 
 def simulate(

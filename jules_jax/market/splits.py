@@ -103,10 +103,12 @@ def check(settings: config.Splits) -> None:
             f"splits.{given} is {validation or test} and splits.{empty} is empty, expected both "
             "dates or neither"
         )
-    if validation and not validation < test:
+    if validation and not validation <= test:
         raise InputError(
-            f"splits.validation_from is {validation}, expected before splits.test_from, {test}"
+            f"splits.validation_from is {validation}, expected no later than splits.test_from, "
+            f"{test} (the same date leaves nothing to validation)"
         )
+    _check_ends(settings)
     for key in ("train_fraction", "validation_fraction"):
         if validation and getattr(settings, key) != getattr(default, key):
             raise InputError(
@@ -125,16 +127,54 @@ def check(settings: config.Splits) -> None:
         )
 
 
+def _check_ends(settings: config.Splits) -> None:
+    """Raises `InputError` where what is used begins or ends beyond a date that cuts it."""
+    begin, end = settings.train_from, settings.test_until
+    validation, test = settings.validation_from, settings.test_from
+    if begin and validation and not begin < validation:
+        raise InputError(
+            f"splits.train_from is {begin}, expected before splits.validation_from, {validation}"
+        )
+    if end and test and end < test:
+        raise InputError(
+            f"splits.test_until is {end}, expected no earlier than splits.test_from, {test}"
+        )
+    if begin and end and end < begin:
+        raise InputError(
+            f"splits.test_until is {end}, expected no earlier than splits.train_from, {begin}"
+        )
+
+
+def used(dates: Dates, settings: config.Splits) -> Dates:
+    """The dates from `train_from` to `test_until`, both included.
+
+    dates: `[D]`, at least one, ascending. Raises `InputError` where none is left.
+    """
+    kept = dates
+    if settings.train_from:
+        kept = kept[kept >= np.datetime64(settings.train_from, "D")]
+    if settings.test_until:
+        kept = kept[kept <= np.datetime64(settings.test_until, "D")]
+    if not len(kept):
+        raise InputError(
+            f"no session from splits.train_from, {settings.train_from or 'the first'}, to "
+            f"splits.test_until, {settings.test_until or 'the last'}, expected some of those "
+            f"from {dates[0]} to {dates[-1]}"
+        )
+    return kept
+
+
 def cut(dates: Dates, settings: config.Splits) -> dict[Split, Period]:
     """The period of each split; they follow one another without a gap.
 
     dates: `[D]`, at least one, ascending and unique: the session dates of all symbols together.
 
-    By date, validation begins on `validation_from` and the test on `test_from`. By fraction, the
-    shares are of the number of dates, rounded, and what they leave is the test. Walk-forward folds
-    cut that test into `folds` equal blocks (to within one date). Fold k is tested on block k,
-    validated on as many dates as in a single split, those just before the block, and trained on
-    everything before these: an expanding window. One fold is the single split.
+    Dates before `train_from` and after `test_until` belong to no split. By date, validation begins
+    on `validation_from` and the test on `test_from`; the same date leaves none to validate on. By
+    fraction, the shares are of the number of dates, rounded, and what they leave is the test.
+    Walk-forward folds cut that test into `folds` equal blocks (to within one date). Fold k is
+    tested on block k, validated on as many dates as in a single split, those just before the block,
+    and trained on everything before these: an expanding window. One fold is the single split.
 
         train_fraction 0.6, validation_fraction 0.1, folds 3
 
@@ -148,9 +188,11 @@ def cut(dates: Dates, settings: config.Splits) -> dict[Split, Period]:
     11), less what the embargo takes from the start of each.
 
     Raises:
-      InputError: the settings do not fit one another, or there are more folds than dates to test.
+      InputError: the settings do not fit one another, no date is used, or there are more folds than
+        dates to test.
     """
     check(settings)
+    dates = used(dates, settings)
     begin, end = dates[0], dates[-1] + 1
     if settings.validation_from:
         validation, test = (

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jules_jax import config
-from jules_jax.config import Config
+from jules_jax.config import CONFIG_FILE, Config
 from jules_jax.errors import InputError
 from jules_jax.evaluation import evidence as trials
 from jules_jax.evaluation import gates
 from jules_jax.evaluation.evidence import Evidence
 from jules_jax.evaluation.gates import Estimate
 from jules_jax.training import checkpoints, conformity, metrics_file, run_directory, verdicts
-from jules_jax.training.run_directory import CONFIG_FILE, DEFAULTS
 from jules_jax.training.verdicts import Verdict
 
 
@@ -69,7 +68,7 @@ def _means(found: Evidence) -> dict[str, Estimate]:
     }
 
 
-def find(path: str, runs_dir: str = DEFAULTS.runs_dir) -> Path:
+def find(path: str, runs_dir: str = Config().runs_dir) -> Path:
     """The checkpoint that a run (as of `run_directory.locate`), or a checkpoint at `path` means.
 
     Raises `InputError` where there is none, or where it is a population's.

@@ -27,9 +27,9 @@ import orbax.checkpoint as ocp
 from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.agent.learner import TrainState
+from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
 from jules_jax.training import provenance
-from jules_jax.training.run_directory import CONFIG_FILE
 
 SCHEMA_VERSION = 1
 DAMAGED = "damaged"

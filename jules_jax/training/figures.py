@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from jules_jax.agent import network, policy
 from jules_jax.config import Config
+from jules_jax.env.params import make_params
 from jules_jax.env.record import StepRecord
-from jules_jax.evaluation import audit_log, backtest
+from jules_jax.evaluation import backtest
+from jules_jax.evaluation.audit import recording
 from jules_jax.market.table import MarketData
 
 DIRECTORY = "figures"
@@ -45,9 +47,8 @@ def play(
     )
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), FIGURES_KEY), update)
     who = policy.from_network(greedy=False, precision=settings.network.matmul_precision)
-    return audit_log.record_episodes(
-        who, params, settings, market, starts, key, progress=progress
-    ).record
+    env_params = make_params(settings, market, progress=progress)
+    return recording.whole(recording.play(who, params, env_params, starts, key).record)
 
 
 def equity_fan(record: StepRecord, title: str) -> Figure:

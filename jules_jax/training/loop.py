@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,6 +30,7 @@ from jules_jax.training import (
     schedule,
     stopping,
 )
+from jules_jax.training.auditing import Auditor, Taken
 from jules_jax.training.checkpoints import Checkpoints
 from jules_jax.training.guard import Guard
 from jules_jax.training.monitor import Monitor
@@ -94,11 +96,13 @@ def train(
                 prepared = preparation.resume(settings, run, say, allow=allow_config_change)
             else:
                 prepared = preparation.begin(settings, run, say, init_from)
+            began = time.monotonic()
             validation = Validation(prepared.settings, prepared.market)
+            seconds = time.monotonic() - began
         except BaseException:
             run.release()
             raise
-        say(f"validation  {validation.note}\nrun         {run.path}\n")
+        say(f"validation  {validation.note}; {seconds:.1f} s\nrun         {run.path}\n")
         return _trained(prepared, run, validation, trace, say)
 
 
@@ -118,11 +122,12 @@ def _trained(
         with (
             Checkpoints(directory, settings, data=market.fingerprint, scores=saved.scores) as kept,
             Monitor(run.path, settings, names, after=saved.done, snapshot=saved.monitor) as monitor,
+            Auditor(run.path, settings, market, after=saved.done) as auditor,
             Stopping(say) as stop,
         ):
-            keeper = Keeper(settings, market, kept, monitor, validation, done=saved.done)
+            keeper = Keeper(settings, market, kept, monitor, validation, auditor, done=saved.done)
             guarded = Guard(run.path, settings)
-            state, members = _updates(prepared, monitor, guarded, keeper, stop, trace, say)
+            state, members = _updates(prepared, monitor, guarded, keeper, auditor, stop, trace, say)
             saved_at = _save_members(run.checkpoints, prepared, state, members)
             kept.wait()
             best = monitor.best
@@ -175,7 +180,7 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
     differs from the settings saved there holds for every member. Raises `InputError`.
     """
     divergence = guard.load(path)
-    saved = config.read_yaml(str(path / run_directory.CONFIG_FILE))
+    saved = config.read_yaml(str(path / config.CONFIG_FILE))
     found = config.differences(config.resolve(saved), settings)
     changed = {key: value for key, (_, value) in found.items()}
     members = tuple(
@@ -187,7 +192,7 @@ def replay(path: Path, settings: config.Config, *, say: Say = _print_at_once) ->
     params, numbers = schedule.numbers_at(
         divergence.progress, prepared.settings, members, prepared.params
     )
-    _, metrics = _update(prepared.learner, state, params, members, numbers)
+    _, metrics, _ = _update(prepared.learner, state, params, members, numbers)
     return f"update {divergence.update}    {guard.compare(divergence.metrics, _fetch(metrics))}"
 
 
@@ -197,10 +202,10 @@ def _update(
     params: EnvParams,
     members: tuple[Member, ...],
     numbers: config.PPO | None,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """An update, with what the guard looks at among its metrics."""
-    state, metrics = learner.update(state, params, numbers)
-    return state, metrics | guard.magnitudes(state, of_members=bool(members))
+) -> tuple[TrainState, dict[str, jax.Array], Any]:
+    """An update, with what the guard looks at among its metrics, and what is audited of it."""
+    state, metrics, watched = learner.update_watched(state, params, numbers)
+    return state, metrics | guard.magnitudes(state, of_members=bool(members)), watched
 
 
 def _updates(
@@ -208,6 +213,7 @@ def _updates(
     monitor: Monitor,
     guarded: Guard,
     keeper: Keeper,
+    auditor: Auditor,
     stop: Stopping,
     trace: Profile | None,
     say: Say,
@@ -224,18 +230,24 @@ def _updates(
     began, first = time.monotonic(), prepared.saved.done + 1
     if prepared.saved is NOTHING_DONE:
         keeper.keep(state, members, {})
+        say(f"checkpoint  of the beginning; {time.monotonic() - began:.1f} s")
+        began = time.monotonic()
 
     def finish(
-        update: int, metrics: dict[str, jax.Array], validated: Mapping[str, np.ndarray]
+        update: int,
+        metrics: dict[str, jax.Array],
+        taken: Taken | None,
+        validated: Mapping[str, np.ndarray],
     ) -> None:
         fetched = _fetch(metrics)
+        auditor.write(taken)
         if update == first:
             keeper.wait()  # what has a row of metrics can go on
             say(f"update {update}    {time.monotonic() - began:.1f} s")
         monitor.log(update, fetched | dict(validated))
         guarded.check(update, fetched)
 
-    pending: tuple[int, dict[str, jax.Array]] | None = None
+    pending: tuple[int, dict[str, jax.Array], Taken | None] | None = None
     for update in range(first, updates + 1):
         if market.refresh(update - 1):
             params = dataclasses.replace(params, market=learner.replicate(market.data))
@@ -245,7 +257,8 @@ def _updates(
         guarded.hold(start)
         if trace:
             trace.before(update)
-        state, metrics = _update(learner, state, params, members, numbers)
+        state, metrics, watched = _update(learner, state, params, members, numbers)
+        taken = auditor.take(update, progress, watched, params)
         if figures.is_due(update, settings):  # now, before the next update takes the weights
             of = [member.settings for member in members]
             monitor.draw(update, state.params, of, market.data, progress)
@@ -253,7 +266,7 @@ def _updates(
             say(f"profile     {trace.directory}")
         if pending:
             finish(*pending, {})
-        pending = (update, metrics)
+        pending = (update, metrics, taken)
         asked, due = stop.asked, keeper.is_due(update)
         exploits = bool(members and exploit_every) and update % exploit_every == 0
         validated = keeper.validate(state, members) if due else {}

@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from jules_jax import config
 from jules_jax.market import dataset, readers, storage
+from jules_jax.market.dataset import Dataset
 from jules_jax.market.dataset_feed import DatasetFeed
 from jules_jax.market.feed import SimulatedFeed
 from jules_jax.market.table import MarketData
@@ -40,7 +43,8 @@ class Market:
         else:
             self._feed = SimulatedFeed(settings)
         self.recorded = recorded
-        self.fingerprint = _fingerprint(settings.market) if recorded else {}
+        self.fingerprint = fingerprint(settings.market) if recorded else {}
+        self._times: tuple[int, NDArray[np.int64]] | None = None
         self.data: MarketData
         if self._feed is not None:
             self.notes += self._feed.notes
@@ -56,8 +60,22 @@ class Market:
         self.data = self._feed.advance(self.data, self._key, self.generation)
         return True
 
+    def times(self) -> NDArray[np.int64] | None:
+        """When the bars of the table begin, `[R]`, UTC nanoseconds; None of simulated paths."""
+        if self.recorded is None:
+            return None
+        if self._times is None or self._times[0] != self.generation:
+            self._times = self.generation, self._times_of(self.recorded)
+        return self._times[1]
 
-def _fingerprint(market: config.Market) -> dict[str, str]:
+    def _times_of(self, recorded: Dataset) -> NDArray[np.int64]:
+        if isinstance(self._feed, DatasetFeed):
+            sources = recorded.sources
+            return self._feed.times(self._key, self.generation, lambda n: sources[n].time)
+        return recorded.times("train")
+
+
+def fingerprint(market: config.Market) -> dict[str, str]:
     """SHA-256 of everything that bars and terms are read from, by name."""
     named: dict[str, Path] = {}
     if not storage.is_dataset(market.data):

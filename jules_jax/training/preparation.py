@@ -21,6 +21,7 @@ from jules_jax.env.params import EnvParams, make_params
 from jules_jax.errors import InputError
 from jules_jax.market import storage
 from jules_jax.training import (
+    auditing,
     checkpoints,
     dashboard,
     population,
@@ -47,6 +48,7 @@ def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
     starts, rows = int(data.cumulative[-1]), data.rows
     shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
     source = settings.market.data or f"simulated paths, preset {settings.simulator.preset}"
+    lanes = auditing.lanes_of(settings)
     lines = [
         f"devices     {len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
         f"market      {source}",
@@ -62,6 +64,7 @@ def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
         f"network     {network.num_parameters(shapes):,} parameters "
         f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
         *schedule.describe(settings),
+        *([f"audit       every step of {lanes:,} lanes"] if lanes else []),
         *([f"population  {agents} agents in one program"] if agents > 1 else []),
     ]
     return "\n".join(lines)
@@ -107,6 +110,8 @@ def prepare(
         members=len(members) or None,
         env_axes=population.environment_axes(params) if members else None,
         return_edges=dashboard.RETURN_EDGES,
+        watch=auditing.watch,
+        watched=auditing.lanes_of(settings),
     )
     say(describe(settings, market, len(members)))
     market_seconds = time.monotonic() - began

@@ -13,6 +13,7 @@ from jules_jax import config
 from jules_jax.agent.learner import TrainState
 from jules_jax.errors import InputError
 from jules_jax.training import checkpoints, population, provenance, run_directory
+from jules_jax.training.auditing import Auditor
 from jules_jax.training.checkpoints import Checkpoints
 from jules_jax.training.market import Market
 from jules_jax.training.monitor import Monitor
@@ -88,12 +89,13 @@ class Keeper:
         kept: Checkpoints,
         monitor: Monitor,
         validation: Validation,
+        auditor: Auditor,
         *,
         done: int,
     ) -> None:
         self.newest = kept.directory / str(done)
         self._settings, self._market, self._kept = settings, market, kept
-        self._monitor, self._validation = monitor, validation
+        self._monitor, self._validation, self._auditor = monitor, validation, auditor
 
     def wait(self) -> None:
         """Returns once the newest checkpoint is whole; raises `InputError` where it cannot be."""
@@ -112,6 +114,7 @@ class Keeper:
         self, state: TrainState, members: tuple[Member, ...], validated: Mapping[str, np.ndarray]
     ) -> None:
         """Writes a checkpoint; a population's score is that of its best member."""
+        self._auditor.end_part()  # first: a run can then go on from the checkpoint, trail and all
         run = {
             "monitor": self._monitor.snapshot(),
             "members": {member.name: config.to_dict(member.settings) for member in members},

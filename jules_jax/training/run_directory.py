@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from jules_jax import config
+from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
 from jules_jax.training import metrics_file, registry
 
-CONFIG_FILE = "config.yaml"
 GATES_FILE = "gates.json"
 LATEST = "latest"
 DEFAULTS = config.Config()

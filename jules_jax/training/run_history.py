@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jules_jax import config
+from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
 from jules_jax.training import metrics_file, registry, run_directory
-from jules_jax.training.run_directory import CONFIG_FILE, GATES_FILE
+from jules_jax.training.run_directory import GATES_FILE
 
 BEGINNINGS = ("started", "resumed")
 OPENED = "opened test split"

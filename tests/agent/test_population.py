@@ -1,6 +1,7 @@
 """Populations: M agents in one program, each as it would be alone."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -79,3 +80,14 @@ def test_a_member_learns_what_it_would_learn_alone(population, alone, member):
 def test_members_differ(alone):
     first, second = (jax.tree.leaves(params) for params, _ in alone)
     assert max(np.abs(a - b).max() for a, b in zip(first, second, strict=True)) > 0.1
+
+
+def test_weights_of_members_are_decomposed_one_after_the_other(keys):
+    """A batch of QR decompositions hangs where a CPU has as many devices as cores."""
+    learner = Learner(toy_envs.StaggeredWalk(), SETTINGS, members=2, devices=jax.devices()[:2])
+    program = jax.jit(learner.init).lower(keys, toy_envs.params()).as_text()
+    calls = [line for line in program.splitlines() if "lapack" in line and "qr" in line]
+    assert calls
+    for call in calls:
+        shapes = re.findall(r"tensor<([\dx]+)xf32>", call)
+        assert shapes and max(shape.count("x") for shape in shapes) == 1, call

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-INSTALL = "compares with PyTorch: pip install 'jules-jax[peers]'"
+INSTALL = "compares with PyTorch: pip install -e '.[peers]'"
 torch = pytest.importorskip("torch", reason=INSTALL)
 pytest.importorskip("sb3_contrib", reason=INSTALL)
 

@@ -1,13 +1,18 @@
+import tracemalloc
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import signal, stats
 
-from jules_jax.evaluation import backtest
+from jules_jax.evaluation import backtest, performance, statistics
 from jules_jax.evaluation.statistics import (
     Interval,
+    block_bootstrap_interval,
     bootstrap_interval,
+    cluster_bootstrap_interval,
     interquartile_mean,
     mean_interval,
     paired_difference,
@@ -186,3 +191,171 @@ def test_shapes_that_do_not_fit_are_refused():
 
 def test_an_interval_reads_as_a_value_and_its_ends():
     assert f"{Interval(1.0, 0.5, 1.25):.2f}" == "1.00 [0.50, 1.25]"
+
+
+def mean(returns):
+    return returns.mean(axis=-1)
+
+
+def dependent_days(rng, days, memory):
+    """AR(1) days of mean 0 and standard deviation 1."""
+    shocks = rng.normal(size=days) * np.sqrt(1.0 - memory**2)
+    shocks[0] = rng.normal()
+    return signal.lfilter([1.0], [1.0, -memory], shocks)
+
+
+def width(interval):
+    return interval.high - interval.low
+
+
+@pytest.mark.parametrize("statistic", [performance.sharpe_ratio, performance.max_drawdown])
+def test_an_interval_of_days_is_that_of_arch(statistic):
+    arch = pytest.importorskip("arch.bootstrap", reason="arch is not installed")
+    days = 0.001 + 0.01 * dependent_days(np.random.default_rng(0), 250, 0.3)
+    theirs = arch.StationaryBootstrap(5, days, seed=1)
+    low, high = theirs.conf_int(statistic, 4000, method="percentile")[:, 0]
+    found = block_bootstrap_interval(days, statistic, resamples=4000)
+    assert found.value == statistic(days)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.06 * (high - low))
+
+
+def test_resampled_days_go_on_for_a_block_and_none_is_preferred():
+    drawn = statistics._stationary(4000, 20, 5.0, np.random.default_rng(0))
+    follows = (np.diff(drawn, axis=1) - 1) % 20 == 0
+    assert follows.mean() == pytest.approx(0.8 + 0.2 / 20, abs=0.01)
+    shares = np.bincount(drawn.ravel(), minlength=20) / drawn.size
+    assert shares == pytest.approx(np.full(20, 0.05), abs=0.003)
+
+
+def test_days_of_their_own_are_resampled_as_scipy_does():
+    days = np.random.default_rng(0).gamma(2.0, size=200)
+    ends = stats.bootstrap(
+        (days,), np.mean, n_resamples=8000, method="percentile", rng=1
+    ).confidence_interval
+    found = block_bootstrap_interval(days, mean, mean_block=1, resamples=8000)
+    assert (found.low, found.high) == pytest.approx(tuple(ends), abs=0.03 * width(found))
+
+
+@pytest.mark.parametrize(("block", "expected"), [(1, 0.80), (5, 0.92), (15, 0.93)])
+def test_blocks_hold_the_truth_of_days_that_depend_on_each_other(block, expected):
+    """A memory of 0.4 a day makes the error of a mean 1.53 times that of independent days."""
+    rng = np.random.default_rng(block)
+
+    def interval(seed):
+        days = dependent_days(rng, 400, 0.4)
+        return block_bootstrap_interval(days, mean, mean_block=block, seed=seed, **FEW)
+
+    assert coverage(interval, 0.0, 400) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("days", "memory", "expected"), [(19, 0.0, 0.83), (19, 0.3, 0.79), (30, 0.0, 0.89)]
+)
+def test_intervals_of_few_days_are_too_narrow_as_the_module_says(days, memory, expected):
+    rng = np.random.default_rng(days)
+
+    def interval(seed):
+        return block_bootstrap_interval(dependent_days(rng, days, memory), mean, seed=seed, **FEW)
+
+    assert coverage(interval, 0.0, 600) == pytest.approx(expected, abs=0.045)
+
+
+def test_seeds_that_did_the_same_on_the_same_days_narrow_nothing():
+    days = np.random.default_rng(0).normal(size=120)
+    alone = block_bootstrap_interval(days, performance.sharpe_ratio)
+    assert block_bootstrap_interval([days] * 7, performance.sharpe_ratio) == pytest.approx(alone)
+
+
+def test_days_and_seeds_both_count_in_the_interval_of_days():
+    rng = np.random.default_rng(0)
+    widths = []
+    for seed in range(40):
+        daily = 0.3 * rng.normal(size=(10, 1)) + 2.0 * rng.normal(size=200)
+        found = block_bootstrap_interval(daily, mean, over_seeds=np.mean, seed=seed, **FEW)
+        widths.append(width(found))
+    error = np.sqrt(0.3**2 / 10 * 0.9 + 2.0**2 / 200)  # 0.9: of ten, a bootstrap knows nine
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_the_days_of_several_seeds_are_judged_by_the_middle_seeds():
+    days = np.random.default_rng(0).normal(size=60)
+    daily = days + np.array([0.0, 1.0, 2.0, 3.0, 4.0, 50.0])[:, None]
+    assert block_bootstrap_interval(daily, mean).value == pytest.approx(days.mean() + 2.5)
+
+
+def test_what_has_no_value_in_a_resample_is_left_out_and_what_has_no_bound_has_none():
+    traded_once = np.zeros(12)
+    traded_once[3] = 0.02
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = block_bootstrap_interval(traded_once, performance.sharpe_ratio)
+        assert found.low <= found.value <= found.high < np.inf
+        gains = block_bootstrap_interval([0.01, 0.02, 0.03, -0.01], performance.sortino)
+        assert gains.low < gains.value < gains.high == np.inf
+        nothing = block_bootstrap_interval(np.zeros(12), performance.sharpe_ratio)
+        assert np.isnan(nothing).all()
+    assert block_bootstrap_interval([0.5], mean) == Interval(0.5, -np.inf, np.inf)
+
+
+def test_sessions_of_an_episode_are_resampled_together():
+    """A mean of all sessions, of episodes of 1 to 9, against the error of a ratio of sums."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 10, size=300)
+    cluster = np.repeat(np.arange(300), sizes)
+    values = 1.0 + rng.normal(size=300)[cluster] + 0.5 * rng.normal(size=len(cluster))
+    found = cluster_bootstrap_interval(values, cluster, mean)
+    sums = np.bincount(cluster, values)
+    error = np.sqrt(np.sum((sums - sizes * values.mean()) ** 2)) / len(values)
+    assert found.value == pytest.approx(values.mean())
+    assert width(found) == pytest.approx(2 * 1.96 * error, rel=0.08)
+    alone = cluster_bootstrap_interval(values, np.arange(len(values)), mean)
+    assert width(alone) < 0.6 * width(found)
+
+
+def test_episodes_of_one_length_are_those_of_any_length():
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(100), 4)
+    values = rng.normal(size=100)[cluster] + rng.normal(size=400)
+    equal = cluster_bootstrap_interval(values, cluster, performance.sharpe_ratio)
+    longer = np.append(values, 0.0), np.append(cluster, 99)
+    any_length = cluster_bootstrap_interval(*longer, performance.sharpe_ratio)
+    assert any_length == pytest.approx(equal, abs=0.06 * width(equal))
+    averages = mean_interval(values, cluster, resamples=8000)
+    found = cluster_bootstrap_interval(values, cluster, mean, resamples=8000)
+    assert found == pytest.approx(averages, abs=0.03 * width(averages))
+
+
+def test_sessions_of_an_episode_may_lie_anywhere_and_keep_their_order():
+    values, cluster = np.arange(600.0), np.tile(["b", "a"], 300)
+    seen = []
+
+    def statistic(sessions):
+        seen.extend(np.atleast_2d(sessions))
+        return sessions.sum(axis=-1)
+
+    cluster_bootstrap_interval(values, cluster, statistic, resamples=50)
+    halves = {tuple(half) for sessions in seen[1:] for half in np.split(sessions, 2)}
+    assert halves == {tuple(values[::2]), tuple(values[1::2])}
+
+
+@pytest.mark.parametrize("shape", [(200_000,), (10, 20_000)])
+def test_many_sessions_take_little_memory(shape):
+    daily = np.random.default_rng(0).normal(size=shape)
+    tracemalloc.start()
+    block_bootstrap_interval(daily, performance.sharpe_ratio, resamples=40)
+    cluster_bootstrap_interval(
+        daily.ravel(), np.arange(200_000) // 3, performance.sharpe_ratio, resamples=5
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6
+
+
+def test_days_that_do_not_fit_are_refused():
+    for daily in ([], np.zeros((2, 3, 4))):
+        with pytest.raises(ValueError, match="expected"):
+            block_bootstrap_interval(daily, mean)
+    with pytest.raises(ValueError, match="blocks of 0"):
+        block_bootstrap_interval(np.zeros(5), mean, mean_block=0)
+    with pytest.raises(ValueError, match="expected"):
+        cluster_bootstrap_interval(np.zeros(5), np.zeros(4), mean)

@@ -70,6 +70,34 @@ def test_dates_cut_where_they_say():
     assert rows == {"train": (0, 70), "validation": (70, 100), "test": (100, 200)}
 
 
+def test_dates_bound_what_is_used_at_either_end():
+    bounded = settings_of(
+        train_from="2025-03-05",
+        validation_from="2025-03-10",
+        test_from="2025-03-13",
+        test_until="2025-03-16",
+    )
+    # sessions of 10 rows on 03-03 to 03-22, the first of validation and of test embargoed
+    rows = rows_of(history_of([10] * 20), bounded)
+    assert rows == {"train": (20, 70), "validation": (80, 100), "test": (110, 140)}
+
+
+def test_fractions_are_of_the_sessions_that_are_used():
+    bounded = settings_of(train_from="2025-03-08", test_until="2025-03-17", embargo_sessions=0)
+    rows = rows_of(history_of([10] * 20), bounded)
+    assert rows == {"train": (50, 120), "validation": (120, 140), "test": (140, 150)}
+
+
+def test_a_validation_that_ends_as_it_begins_is_empty_and_the_test_embargoed_all_the_same():
+    same = settings_of(validation_from="2025-03-10", test_from="2025-03-10")
+    symbol = history_of([10] * 20)
+    rows = rows_of(symbol, same)
+    assert rows["train"] == (0, 70) and rows["test"] == (80, 200)
+    assert rows["validation"][0] == rows["validation"][1]
+    with pytest.raises(InputError, match=r"validation split .* 0 bars"):
+        splits.require("validation", [symbol], same)
+
+
 def test_purged_sessions_are_the_last_of_training_and_validation():
     wide = settings_of(train_fraction=0.5, validation_fraction=0.25, purge_sessions=2)
     rows = rows_of(history_of([10] * 20), wide)
@@ -285,8 +313,8 @@ def test_dates_after_the_history_leave_no_test_and_the_error_shows_it():
         ({"test_from": "2025-03-10"}, "splits.validation_from is empty"),
         ({"validation_from": "2025-03-10"}, "splits.test_from is empty"),
         (
-            {"validation_from": "2025-03-10", "test_from": "2025-03-10"},
-            "expected before splits.test_from",
+            {"validation_from": "2025-03-11", "test_from": "2025-03-10"},
+            "expected no later than splits.test_from",
         ),
         (
             {"validation_from": "2025-03-04", "test_from": "2025-03-10", "train_fraction": 0.6},
@@ -295,6 +323,31 @@ def test_dates_after_the_history_leave_no_test_and_the_error_shows_it():
         (
             {"validation_from": "2025-03-04", "test_from": "2025-03-10", "folds": 2},
             "splits.folds is 2 beside",
+        ),
+        (
+            {
+                "train_from": "2025-03-10",
+                "validation_from": "2025-03-10",
+                "test_from": "2025-03-12",
+            },
+            "splits.train_from is 2025-03-10, expected before splits.validation_from",
+        ),
+        (
+            {
+                "validation_from": "2025-03-10",
+                "test_from": "2025-03-12",
+                "test_until": "2025-03-11",
+            },
+            "splits.test_until is 2025-03-11, expected no earlier than splits.test_from",
+        ),
+        (
+            {"train_from": "2025-03-10", "test_until": "2025-03-09"},
+            "splits.test_until is 2025-03-09, expected no earlier than splits.train_from",
+        ),
+        (
+            {"train_from": "2026-03-10"},
+            "no session from splits.train_from, 2026-03-10, to splits.test_until, the last, "
+            "expected some of those from 2025-03-03 to 2025-03-22",
         ),
         ({"folds": 3, "fold": 3}, "splits.fold is 3, expected below splits.folds, 3"),
         ({"fold": 1}, "splits.fold is 1, expected below splits.folds, 0"),

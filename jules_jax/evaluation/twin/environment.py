@@ -39,7 +39,7 @@ TIE = 2.0**-20
 
 @dataclass(frozen=True)
 class Params:
-    """The sections of the configuration, floats as float64 scalars or `[N]`."""
+    """The sections of the configuration, floats as float64 scalars, `[N]` or `[N, T]`."""
 
     account: Account
     fills: Fills
@@ -48,6 +48,14 @@ class Params:
     progress: Array
     nudge: Array
     bar_seconds: int
+
+    def at(self, t: int) -> Params:
+        """Those of step t, scalars or `[N]`."""
+        moved: dict[str, Any] = {
+            name: _of_step(getattr(self, name), t)
+            for name in ("account", "fills", "safeguards", "reward")
+        }
+        return replace(self, **moved, progress=_at(self.progress, t))
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,8 @@ def replay(
     progress: ArrayLike = 1.0,
     bar_seconds: int = 60,
     symbols: ArrayLike = 0,
+    times: ArrayLike = 0,
+    fills_at_start: Fills | None = None,
     nudge: ArrayLike = 0.0,
 ) -> StepRecord:
     """Plays `actions` in float64 and returns every observable of every step, `[N, T]`.
@@ -112,13 +122,16 @@ def replay(
       rows: `[R, C]` float32, the table; see `market.table.Row`.
       start_rows: `[N]` int, the rows on whose closes the episodes take their first decision.
       actions: `[N, T]` int, 0 sell, 1 hold, 2 buy; row start + T must exist.
-      account: capital and limits; any float of a section may be an array `[N]`.
+      account: capital and limits; any float of a section may be an array `[N]`, or `[N, T]` where
+        it moves from step to step.
       fills: costs.
       safeguards: risk limits.
       reward: reward terms.
-      progress: share of training done, `[]` or `[N]`.
+      progress: share of training done, `[]`, `[N]` or `[N, T]`.
       bar_seconds: length of a bar.
       symbols: reported in the record, `[]` or `[N]`.
+      times: steps on the episodes' clocks before the first one here, `[]` or `[N]`.
+      fills_at_start: costs in force when the episodes began, where they have moved since.
       nudge: added to the equity that sizes are computed from, in units of initial capital, `[]` or
         `[N]`. A billionth tells whether a size sat on the edge between two multiples of 1/1024,
         where two programs that round differently may disagree.
@@ -134,12 +147,14 @@ def replay(
         np.asarray(nudge, np.float64),
         bar_seconds,
     )
-    kyle_lambda = _kyle_lambda(_read(rows, starts), params.fills)
+    begun = params.fills if fills_at_start is None else _as_float64(fills_at_start)
+    kyle_lambda = _kyle_lambda(_read(rows, starts), begun)
     lanes, steps = _start(len(starts)), []
     for t in range(requests.shape[1]):
         live, bar = ~lanes.terminated, _read(rows, starts + t + 1)
-        after, fields = _step(bar, lanes, requests[:, t], kyle_lambda, t + 1, params)
+        after, fields = _step(bar, lanes, requests[:, t], kyle_lambda, t + 1, params.at(t))
         fields |= {"row": starts + t + 1, "symbol": np.broadcast_to(symbols, starts.shape)}
+        fields["time"] = fields["time"] + times
         steps.append({name: np.where(live, value, 0 * value) for name, value in fields.items()})
         lanes = replace(after, terminated=lanes.terminated | after.terminated)
     names = [field.name for field in dataclasses.fields(StepRecord)]
@@ -157,6 +172,18 @@ def _as_float64(section: Section) -> Section:
     floats = [f.name for f in dataclasses.fields(section) if f.type == "float"]
     exact: dict[str, Any] = {name: _exact(getattr(section, name)) for name in floats}
     return replace(section, **exact)
+
+
+def _at(value: Any, t: int) -> Any:
+    return value[:, t] if np.ndim(value) == 2 else value
+
+
+def _of_step(section: Section, t: int) -> Section:
+    """The section with the numbers of step t where they move."""
+    moving: dict[str, Any] = {
+        name: _at(value, t) for name, value in vars(section).items() if np.ndim(value) == 2
+    }
+    return replace(section, **moving) if moving else section
 
 
 def _read(rows: Array, index: Array) -> Row:

@@ -1,0 +1,152 @@
+"""Assessment: a trained policy, greedy and sampled, beside the reference policies.
+
+All play the same accounts: same prices, same costs, same account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from jules_jax.agent import network, policy
+from jules_jax.agent.policy import Policy
+from jules_jax.config import Config
+from jules_jax.env.params import make_params
+from jules_jax.evaluation import candidates, comparison, ledger, reference_policies, scores
+from jules_jax.evaluation.ledger import Ledger
+from jules_jax.evaluation.prices import Chunk, Prices
+from jules_jax.evaluation.reference_policies import Reference, Truth
+from jules_jax.evaluation.scores import Accounts, Days, Score
+
+Say = Callable[[int, int], None]
+"""Told after each chunk how many accounts of how many have been played."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What every policy did on the same accounts, by the policies' names, trained ones first.
+
+    what: a sentence on each policy. notes: what was found on the way.
+    """
+
+    prices: Prices
+    accounts: Accounts
+    ledgers: dict[str, Ledger]
+    kinds: dict[str, str]
+    what: dict[str, str]
+    notes: tuple[str, ...]
+
+    def figures(self, name: str, *, symbol: int | None = None) -> dict[str, Score]:
+        """The scores of a policy, over all accounts or those of one symbol."""
+        return scores.scores(self.ledgers[name], self.accounts, symbol=symbol)
+
+    def beyond(self, name: str, other: str) -> Score:
+        """What a policy nets beyond another one, dollars an account, on the same accounts."""
+        ours, theirs = (self.ledgers[each].sums["pnl/net"] for each in (name, other))
+        return scores.net_pnl(ours - theirs, self.accounts)
+
+    def days(self, name: str, *, symbol: int | None = None) -> Days:
+        """Daily net returns of a policy, of all symbols together or of one."""
+        accounts, net = self.accounts, self.ledgers[name].sums["pnl/net"]
+        if symbol is not None:
+            accounts, chosen = accounts.of_symbol(symbol)
+            net = net[chosen]
+        return scores.days(net, accounts)
+
+
+def trained(config: Config) -> tuple[Policy, Policy]:
+    """The network as a policy: what it would most likely do, and as it was trained."""
+    return _trained(config.network.matmul_precision, config.network.greedy_patience)
+
+
+@cache
+def _trained(precision: str, patience: int) -> tuple[Policy, Policy]:
+    greedy = policy.from_network(greedy=True, patience=patience, precision=precision)
+    return greedy, policy.from_network(greedy=False, precision=precision)
+
+
+def assess(
+    config: Config, params: network.Params, prices: Prices, *, say: Say = lambda done, of: None
+) -> Assessment:
+    """Plays all accounts of `prices`, chunk by chunk, with the network's policies and the others.
+
+    config: with schedules at their end, as `Config.for_evaluation` gives it.
+    """
+    greedy, sampled = trained(config)
+    own = [
+        Reference(greedy.name, greedy, params, "trained", "does what it would most likely do"),
+        Reference(sampled.name, sampled, params, "trained", "draws what it does, as in training"),
+    ]
+    kept: dict[str, list[Ledger]] = {}
+    listed: dict[str, Reference] = {}
+    chunks: list[tuple[Any, ...]] = []
+    matched: candidates.Matched | None = None
+    picked: tuple[str, Truth] | None = None
+    for chunk in prices.chunks():
+        _keep(own, chunk, prices, kept)
+        if matched is None:
+            matched = _matched(chunk, kept[greedy.name][0])
+        picked = _truth(chunk, picked)
+        others = reference_policies.references(
+            chunk.config, chunk.market, chunk.starts,
+            probabilities=matched.probabilities,
+            trained=(greedy, params),
+            truth=picked[1] if picked else None,
+        )  # fmt: skip
+        _keep(others, chunk, prices, kept)
+        listed |= {each.name: each for each in (*own, *others)}
+        session_bars = int(np.bincount(chunk.session).max())
+        chunks.append((chunk.starts.symbol, chunk.draw, chunk.complete, session_bars))
+        say(sum(len(each[0]) for each in chunks), prices.accounts)
+    symbol, draw, complete, bars = zip(*chunks, strict=True)
+    accounts = Accounts(
+        np.concatenate(symbol), np.concatenate(draw), np.concatenate(complete),
+        config.account.initial_capital, max(bars), bool(prices.labels),
+    )  # fmt: skip
+    assert matched is not None
+    notes = [matched.sentence(), *([f"the oracle: {picked[0]}"] if picked else [])]
+    return Assessment(
+        prices, accounts,
+        {name: ledger.joined(parts) for name, parts in kept.items()},
+        {name: each.kind for name, each in listed.items()},
+        {name: each.what for name, each in listed.items()},
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _keep(
+    players: Sequence[Reference], chunk: Chunk, prices: Prices, kept: dict[str, list[Ledger]]
+) -> None:
+    """Plays a chunk and adds its ledgers; of no more than is told of, so that many accounts fit."""
+    before = sum(len(each.equity) for each in kept.get(players[0].name, []))
+    found = ledger.keep(
+        [each.policy for each in players],
+        [each.params for each in players],
+        chunk,
+        sessions_apart=bool(prices.labels),
+        curves=ledger.CURVES - before,
+    )
+    for each, one in zip(players, found, strict=True):
+        kept.setdefault(each.name, []).append(one)
+
+
+def _matched(chunk: Chunk, played: Ledger) -> candidates.Matched:
+    """Random orders that turn over as much as what was played on the chunk."""
+    wanted = {name: played.totals(name) for name in ("trade/turnover", "trade/orders")}
+    env_params = make_params(chunk.config, chunk.market)
+    return candidates.matched_turnover(env_params, chunk.starts, chunk.key, wanted)
+
+
+def _truth(chunk: Chunk, picked: tuple[str, Truth] | None) -> tuple[str, Truth] | None:
+    """The oracle of a chunk of simulated paths, with the thresholds of the first one's."""
+    if chunk.key_paths is None:
+        return None
+    feed = comparison.fresh_feed(chunk.config, len(chunk.starts.row))
+    if picked is None:
+        return candidates.oracle(feed, chunk.key_paths, chunk.starts)
+    drift = candidates.true_drift(feed, chunk.key_paths, chunk.starts)
+    return picked[0], picked[1]._replace(drift=drift)

@@ -1,0 +1,223 @@
+"""Recording: whole episodes of a policy with everything an audit keeps of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from tqdm import tqdm
+
+from jules_jax.agent.policy import Policy
+from jules_jax.config import Config
+from jules_jax.env.observation import observe
+from jules_jax.env.params import EnvParams, make_params
+from jules_jax.env.record import StepRecord
+from jules_jax.env.transition import EnvState, initial_state, transition
+from jules_jax.evaluation.audit.columns import FIELDS, Array
+from jules_jax.evaluation.audit.writing import Writer, is_live
+from jules_jax.evaluation.backtest import Starts
+from jules_jax.market.table import MarketData, read_row
+
+CHUNK_STEPS = 2**18
+"""Steps that are played at a time, at most: some hundred MiB of records."""
+LATER_CHUNKS = 2**31
+"""Folded into the key with a chunk's number: beyond the steps, which are folded into it, too."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Played:
+    """N episodes, `[N, T, …]`; steps after a termination included.
+
+    logits, values: None where the policy does not `judge`.
+    """
+
+    record: StepRecord
+    observations: jax.Array  # [N, T, 12]
+    logits: jax.Array | None  # [N, T, 3]
+    values: jax.Array | None
+
+
+def script() -> Policy:
+    """The policy that plays a list of actions: its parameters, `[N, T]` int32."""
+
+    def act(
+        actions: jax.Array, keys: jax.Array, t: jax.Array, obs: jax.Array, first: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        del keys, obs, first
+        return t + 1, actions[:, t]
+
+    return Policy("script", lambda actions, lanes: jnp.int32(0), act)
+
+
+def play(
+    policy: Policy, policy_params: Any, env_params: EnvParams, starts: Starts, key: jax.Array
+) -> Played:
+    """One episode from every start; of steps after its own `starts.steps` the `time` is 0.
+
+    For the same policy, starts and key these are the episodes of `backtest.run_episodes`.
+    """
+    rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
+    played: Played = _play(policy, policy_params, env_params, rows, symbols, key)
+    if starts.steps is None:
+        return played
+    time = jnp.where(played.record.time <= starts.steps[:, None], played.record.time, 0)
+    return replace(played, record=replace(played.record, time=time))
+
+
+@partial(jax.jit, static_argnums=0)
+def _play(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    key: jax.Array,
+) -> Played:
+    lanes, table = rows.shape[0], env_params.market.rows
+
+    def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:
+        row = read_row(table, row_index)
+        state = initial_state(row, row_index, symbol, env_params)
+        return state, observe(state, row, env_params)
+
+    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, jax.Array, StepRecord]:
+        row = read_row(table, state.row + 1)
+        state, record = transition(state, row, action, env_params)
+        return state, observe(state, row, env_params), record
+
+    def body(loop: Any, t: jax.Array) -> tuple[Any, Played]:
+        state, obs, first, carry = loop
+        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
+        logits = values = None
+        if policy.judge is not None:
+            logits, values = policy.judge(policy_params, carry, obs, first)
+        carry, action = policy.act(policy_params, keys, carry, obs, first)
+        state, following, record = jax.vmap(step)(state, action)
+        kept = Played(record, obs, logits, values)
+        return (state, following, jnp.zeros_like(first), carry), kept
+
+    states, obs = jax.vmap(start)(rows, symbols)
+    loop = (states, obs, jnp.ones(lanes, bool), policy.initial_carry(policy_params, lanes))
+    _, played = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    by_lane: Played = jax.tree.map(lambda values: values.swapaxes(0, 1), played)
+    return by_lane
+
+
+def whole(record: StepRecord) -> StepRecord:
+    """Records `[N, T]` as NumPy arrays, zeros in all fields of all steps after a termination."""
+    arrays = {name: np.asarray(getattr(record, name)) for name in FIELDS}
+    live = is_live(arrays["time"], arrays["terminated"])
+    fields: dict[str, Any] = {
+        name: np.where(live, values, values.dtype.type(0)) for name, values in arrays.items()
+    }
+    return StepRecord(**fields)
+
+
+def read_bars(market: MarketData, start_rows: Array, steps: int) -> jax.Array:
+    """The table rows that episodes read, `[N, T + 1, C]`, the start row first."""
+    last = market.rows.shape[0] - 1  # of an episode that ends early, rows after its end
+    index = np.minimum(np.asarray(start_rows)[:, None] + np.arange(steps + 1), last)
+    return market.rows[jnp.asarray(index)]
+
+
+def record_episodes(
+    writer: Writer,
+    policy: Policy,
+    policy_params: Any,
+    config: Config,
+    market: MarketData,
+    starts: Starts,
+    key: jax.Array,
+    *,
+    times: Array | None = None,
+    progress: float = 1.0,
+    trained: bool = True,
+    chunk: int | None = None,
+) -> None:
+    """Plays one episode from every start, a chunk at a time, and adds them all to an audit.
+
+    Memory is bounded by the chunk: `chunk` episodes, by default as many as make `CHUNK_STEPS`. The
+    first chunk's draws come from `key`, so that of up to one chunk the episodes are those of
+    `backtest.run_episodes`; those of the others from `fold_in(key, LATER_CHUNKS + number)`. A bar
+    on a terminal shows how far it is.
+
+    Args:
+      writer: of an audit whose facts' config is `config.at(progress)`.
+      policy: what decides; `policy_params` are its own.
+      policy_params: of the policy.
+      config: of the environment; schedules are read at `progress`.
+      market: what is played on.
+      starts: where.
+      key: of the draws.
+      times: `[R]` int64, UTC nanoseconds at which the table's bars begin; None: there are none.
+      progress: share of training done.
+      trained: whether the weights of the audit's checkpoint decide.
+      chunk: episodes played at a time.
+    """
+    env_params = make_params(config, market, progress=progress)
+    steps, count = config.max_steps_in_episode, len(starts.row)
+    chunk = min(chunk or max(CHUNK_STEPS // steps, 1), count)
+    with tqdm(
+        total=count, desc=f"audit of {policy.name}", unit=" episodes", leave=False, disable=None
+    ) as bar:
+        for first in range(0, count, chunk):
+            some = slice(first, min(first + chunk, count))
+            # the last chunk is filled up, so that all of them are one compiled program
+            index = np.minimum(np.arange(first, first + chunk), count - 1)
+            filled = starts.some(index)
+            own = jax.random.fold_in(key, LATER_CHUNKS + first // chunk) if first else key
+            played = play(policy, policy_params, env_params, filled, own)
+            kept = jax.tree.map(lambda leaf, n=some.stop - first: leaf[:n], played)
+            add(
+                writer, kept, policy.name, market, starts.row[some], starts.symbol[some],
+                times=times, progress=progress, trained=trained,
+            )  # fmt: skip
+            bar.update(some.stop - first)
+
+
+def add(
+    writer: Writer,
+    played: Played,
+    policy: str,
+    market: MarketData,
+    start_rows: Array,
+    symbols: Array,
+    *,
+    times: Array | None = None,
+    progress: float = 1.0,
+    trained: bool = True,
+) -> None:
+    """Adds episodes that were played on `market` to an audit; arguments as of `record_episodes`."""
+    steps = played.observations.shape[1]
+    timestamps = None
+    if times is not None:
+        rows = np.asarray(start_rows)[:, None] + np.arange(steps + 1)
+        timestamps = np.asarray(times, np.int64)[np.minimum(rows, len(times) - 1)]
+    writer.add_episodes(
+        played.record,
+        policy=policy,
+        bars=read_bars(market, start_rows, steps),
+        observations=played.observations,
+        logits=played.logits,
+        values=played.values,
+        timestamps=timestamps,
+        start_rows=np.asarray(start_rows),
+        symbols=np.asarray(symbols),
+        progress=progress,
+        trained=trained,
+    )
+
+
+def lanes_of(asked: float, available: int) -> int:
+    """How many of those there are an audit keeps: below 1 a share, rounded up, else a number."""
+    if asked <= 0:
+        return 0
+    wanted = math.ceil(asked * available) if asked < 1 else int(asked)
+    return min(wanted, available)

@@ -1,0 +1,248 @@
+"""Ledger: what a policy did and earned, by account, by session and by time of day.
+
+Sums are kept on the device while a chunk of accounts plays, so memory does not grow with the number
+of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from jules_jax.agent.policy import Policy
+from jules_jax.env import fills
+from jules_jax.env.metrics import MAXIMUM, step_metrics
+from jules_jax.env.observation import observe
+from jules_jax.env.params import EnvParams, make_params
+from jules_jax.env.record import StepRecord
+from jules_jax.env.transition import EnvState, transition
+from jules_jax.evaluation import backtest
+from jules_jax.evaluation.prices import Chunk
+from jules_jax.market.table import read_row
+
+BUCKET_MINUTES = 30
+"""Of the time of day that P&L is told by."""
+POINTS = 400
+"""Of an equity curve that are kept."""
+CURVES = 4096
+"""Accounts whose equity curves are kept."""
+
+NET = "pnl/net"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """N accounts of one policy, D sessions of each.
+
+    sums: `[N, D]` float64 by name, or `[N, 1]` of the whole life where `keep` was not asked for
+    sessions, but for the net P&L: those of `env.metrics.step_metrics` and of `measures`, dollars,
+    counts and reward units. by_time: `[K]` likewise, of all accounts and sessions, by half hours
+    since the open. equity: `[M, P]` of the first M accounts at the steps `points` `[P]`, in units
+    of initial capital. final_equity, drawdown (the deepest below the equity's own peak, a share of
+    it): `[N]`. liquidation: `[N]` dollars that closing what is held at the end would cost.
+    """
+
+    sums: dict[str, Array]
+    by_time: dict[str, Array]
+    equity: Array
+    points: Array
+    final_equity: Array
+    drawdown: Array
+    liquidation: Array
+
+    def totals(self, name: str) -> Array:
+        """A sum over each account's whole life, `[N]`."""
+        total: Array = self.sums[name].sum(axis=1)
+        return total
+
+
+def measures(record: StepRecord) -> dict[str, jax.Array]:
+    """What is summed of a step besides `step_metrics`; won and lost in units of initial capital."""
+    voluntary = (record.quantity != 0) & ~record.forced
+    return {
+        "reward": record.reward,
+        "steps": jnp.ones_like(record.reward),
+        "trip/closed": record.trip_closed,
+        "trip/profitable": record.trip_closed & (record.trip_pnl > 0),
+        "trip/won": jnp.where(record.trip_closed, jnp.maximum(record.trip_pnl, 0.0), 0.0),
+        "trip/lost": jnp.where(record.trip_closed, jnp.maximum(-record.trip_pnl, 0.0), 0.0),
+        "trade/reversals": record.alternation & voluntary,
+        "trade/locked_steps": record.locked,
+    }
+
+
+def keep(
+    policies: Sequence[Policy],
+    policies_params: Sequence[Any],
+    chunk: Chunk,
+    *,
+    sessions_apart: bool = True,
+    curves: int = CURVES,
+) -> list[Ledger]:
+    """Plays every account of a chunk to its end: each policy's, side by side in one program.
+
+    sessions_apart: whether all sums are kept by session, not the net P&L's alone. curves: accounts
+    whose equity curve is kept, at most.
+    """
+    env_params = make_params(chunk.config, chunk.market)
+    starts, (count, sessions) = chunk.starts, chunk.complete.shape
+    times = int(chunk.minute.max()) // BUCKET_MINUTES + 1
+    slot = chunk.session * times + (chunk.minute // BUCKET_MINUTES).astype(np.int32)
+    assert starts.steps is not None
+    lanes = (starts.row, starts.symbol, starts.steps, chunk.before * times)
+    played = _play(
+        beside(tuple(policies)), tuple(policies_params), env_params,
+        *(jnp.asarray(np.tile(values, len(policies))) for values in lanes),
+        jnp.asarray(slot), chunk.key, sessions * times,
+    )  # fmt: skip
+    sums, curve, *ends = jax.device_get(played)
+    points = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
+    ledgers = []
+    for place in range(len(policies)):
+        own = slice(place * count, (place + 1) * count)
+        by_slot = {
+            name: each[own].astype(np.float64).reshape(count, sessions, times)
+            for name, each in sums.items()
+        }
+        ledgers.append(
+            Ledger(
+                {
+                    name: each.sum(axis=2 if sessions_apart or name == NET else (1, 2)).reshape(
+                        count, -1
+                    )
+                    for name, each in by_slot.items()
+                },
+                {name: each.sum(axis=(0, 1)) for name, each in by_slot.items()},
+                curve[points, own][:, :curves].T,
+                points + 1,
+                *(each[own] for each in ends),
+            )
+        )
+    return ledgers
+
+
+@cache
+def beside(policies: tuple[Policy, ...]) -> Policy:
+    """K policies as one of K · N lanes, of which each acts in its own N, one after the other.
+
+    Their parameters are a tuple. What is left to chance is drawn alike for all: each plays as it
+    does alone. It is the same object for the same policies, so it compiles once.
+    """
+
+    def initial_carry(params: tuple[Any, ...], lanes: int) -> tuple[Any, ...]:
+        own = lanes // len(policies)
+        return tuple(
+            each.initial_carry(one, own) for each, one in zip(policies, params, strict=True)
+        )
+
+    def act(
+        params: tuple[Any, ...], keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        lanes = zip(*(jnp.split(each, len(policies)) for each in (obs, first)), strict=True)
+        own_keys = keys[: len(keys) // len(policies)]  # those of as many lanes, see `split`
+        acted = [
+            each.act(one, own_keys, own_carry, own_obs, own_first)
+            for each, one, own_carry, (own_obs, own_first) in zip(
+                policies, params, carry, lanes, strict=True
+            )
+        ]
+        return tuple(own for own, _ in acted), jnp.concatenate([action for _, action in acted])
+
+    return Policy(", ".join(each.name for each in policies), initial_carry, act)
+
+
+def joined(ledgers: Iterable[Ledger]) -> Ledger:
+    """The ledger of all accounts, chunk after chunk."""
+    parts = list(ledgers)
+
+    def accounts(of: str) -> Array:
+        return np.concatenate([getattr(part, of) for part in parts])
+
+    names = parts[0].sums
+    return Ledger(
+        sums={name: np.concatenate([part.sums[name] for part in parts]) for name in names},
+        by_time={name: np.sum([part.by_time[name] for part in parts], axis=0) for name in names},
+        equity=accounts("equity"),
+        points=parts[0].points,
+        final_equity=accounts("final_equity"),
+        drawdown=accounts("drawdown"),
+        liquidation=accounts("liquidation"),
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 9))
+def _play(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    steps: jax.Array,
+    before: jax.Array,
+    slot: jax.Array,
+    key: jax.Array,
+    slots: int,
+) -> tuple[Any, ...]:
+    """Sums `[N, slots]` by name, equity `[T, N]`, and what is left at the end, `[N]` each.
+
+    slot `[R]` is where a table row's step is summed, counted from `before` `[N]`.
+    """
+    lanes, table = rows.shape[0], env_params.market.rows
+    lane = jnp.arange(lanes)
+
+    def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
+        row = read_row(table, state.row + 1)
+        state, record = transition(state, row, action, env_params)
+        measured = {**step_metrics(record), **measures(record)}
+        kept = {name: value for name, value in measured.items() if not name.endswith(MAXIMUM)}
+        return state, observe(state, row, env_params), record.terminated, record.equity, kept
+
+    def body(loop: Any, t: jax.Array) -> tuple[Any, jax.Array]:
+        state, obs, first, carry, over, sums, (equity, peak, deepest) = loop
+        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
+        carry, action = policy.act(policy_params, keys, carry, obs, first)
+        now, obs, terminated, worth, measured = jax.vmap(step)(state, action)
+        values = jnp.stack([measured[name].astype(jnp.float32) for name in sorted(measured)], -1)
+        where = jnp.clip(slot[now.row] - before, 0, slots - 1)
+        sums = sums.at[lane, where].add(jnp.where(over[:, None], 0.0, values))
+        equity = jnp.where(over, equity, worth)
+        peak = jnp.maximum(peak, equity)
+        deepest = jnp.maximum(deepest, (peak - equity) / peak)
+        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), state, now)
+        over = over | terminated | (t + 1 >= steps)
+        loop = state, obs, jnp.zeros_like(first), carry, over, sums, (equity, peak, deepest)
+        return loop, equity
+
+    states, obs = backtest.begin(rows, symbols, env_params)
+    shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[4]
+    names = sorted(shapes)
+    sums = jnp.zeros((lanes, slots, len(names)), jnp.float32)
+    no, one = jnp.zeros(lanes, bool), jnp.ones(lanes, jnp.float32)
+    carry = policy.initial_carry(policy_params, lanes)
+    loop = (states, obs, ~no, carry, no, sums, (one, one, jnp.zeros_like(one)))
+    loop, curve = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    states, *_, sums, (equity, _, deepest) = loop
+    cost = jax.vmap(partial(_liquidation, env_params=env_params))(states)
+    by_name = {name: sums[:, :, place] for place, name in enumerate(names)}
+    return by_name, curve, equity, deepest, cost
+
+
+def _liquidation(state: EnvState, env_params: EnvParams) -> jax.Array:
+    """Dollars that trading what is held at the last close would cost, on the book as it stands."""
+    row = read_row(env_params.market.rows, state.row)
+    held = state.holding.position.astype(jnp.float32) * row.quantity_step
+    market = fills.liquidity(row, row.close, env_params.fills)
+    costs = fills.trade_costs(
+        -held, held, row.close, market, state.book, state.kyle_lambda, env_params.fills
+    )
+    return jnp.where(held != 0, costs.total(), 0.0)

@@ -1,0 +1,265 @@
+"""Walk-forward from the command: folds are runs, tests are joined, what is finished stays so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jules_jax import config
+from jules_jax.errors import InputError
+from jules_jax.market import rolling
+from jules_jax.training import checkpoints, loop, run_history, walk_forward, walk_forward_report
+from jules_jax.training.walk_forward_report import WalkForward
+from tests.test_commands import outputs, run
+from tests.tiny import SETTINGS, TINY, bars_frame, write_bars
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+WINDOWS = rolling.parse("train=4d,test=2d,step=2d")
+HOURS = {"market.calendar": "regular", "market.session_close": "10:30"}
+"""Of `bars_frame`: 60 bars a session, so that tables are equally long and share a program."""
+DAYS = [str(day.date()) for day in pd.bdate_range("2025-03-03", periods=12)]
+
+
+def settings_of(root: Path, **values: str) -> config.Config:
+    places = {"runs_dir": str(root / "runs"), "checkpoint_dir": str(root / "checkpoints")}
+    bars = {"market.data": str(root / "bars"), "name": "walk"}
+    return config.load({**SETTINGS, **HOURS, **places, **bars, **values})
+
+
+def write_two(root: Path) -> None:
+    """AAA and BBB, 12 sessions; BBB lacks the eleventh, which is the last that is tested."""
+    (root / "bars").mkdir()
+    bars_frame(sessions=12, seed=1).to_csv(root / "bars" / "AAA.csv", index=False)
+    other = bars_frame(sessions=12, seed=2)
+    kept = other["datetime"].dt.date.astype(str) != DAYS[10]
+    other[kept].to_csv(root / "bars" / "BBB.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, WalkForward]:
+    root = tmp_path_factory.mktemp("walked")
+    write_two(root)
+    return root, walk_forward.run(settings_of(root), WINDOWS, draws=2, say=lambda text: None)
+
+
+@pytest.fixture
+def again(walked: tuple[Path, WalkForward], tmp_path: Path) -> tuple[config.Config, list[str]]:
+    """A copy of everything that the walk left, and what the next one says."""
+    shutil.copytree(walked[0], tmp_path, dirs_exist_ok=True)
+    return settings_of(tmp_path), []
+
+
+def registered(settings: config.Config) -> list[tuple[str, str]]:
+    return [(x["event"], x["run"]) for x in run_history.read(Path(settings.runs_dir))]
+
+
+def test_three_folds_are_trained_and_tested_on_the_sessions_counted_by_hand(walked) -> None:
+    _, found = walked
+    assert [str(each.fold.train) for each in found.folds] == [
+        f"{DAYS[0]} to {DAYS[3]}", f"{DAYS[2]} to {DAYS[5]}", f"{DAYS[4]} to {DAYS[7]}",
+    ]  # fmt: skip
+    # the embargo is the day between
+    assert [str(day) for day in found.joined("trained, sampled").dates] == DAYS[5:11]
+
+
+def test_every_fold_is_a_run_with_its_dates_and_its_test_opened_once(walked) -> None:
+    root, found = walked
+    settings = settings_of(root)
+    names = [f"walk-fold{number}" for number in range(3)]
+    events = ("started", "finished", run_history.OPENED)
+    assert registered(settings) == [(event, name) for name in names for event in events]
+    assert (found.agents, found.openings) == (3, 3)
+    for name, each in zip(names, found.folds, strict=True):
+        saved = config.load(file=root / "checkpoints" / name / "config.yaml")
+        assert saved.splits == each.fold.splits
+        assert each.checkpoint == root / "checkpoints" / name / "4"  # the last update
+
+
+def test_folds_begin_with_new_weights_each(walked) -> None:
+    root, _ = walked
+    params = [
+        checkpoints.load_meta(root / "checkpoints" / f"walk-fold{number}" / "0")["digest"]["params"]
+        for number in range(3)
+        if (root / "checkpoints" / f"walk-fold{number}" / "0").exists()
+    ]
+    assert len(params) == 3 and len(set(params)) == 1  # of the seed, not of the fold before
+
+
+def test_the_joined_history_is_that_of_the_tests_one_after_the_other(walked) -> None:
+    _, found = walked
+    for who in ("trained, sampled", "trained, greedy"):
+        parts = [each.accounts[who].net.sum(axis=1) for each in found.folds]
+        assert found.joined(who).net.tolist() == np.concatenate(parts, axis=1).tolist()
+    assert found.folds[0].accounts["trained, sampled"].net.shape == (2, 2, 2)
+    assert found.folds[0].accounts["trained, greedy"].net.shape == (1, 2, 2)
+
+
+@pytest.mark.long
+def test_a_fold_is_what_its_run_trained_alone_would_be(walked, tmp_path: Path) -> None:
+    root, found = walked
+    fold = found.folds[1].fold
+    alone = replace(settings_of(tmp_path), splits=fold.splits)
+    bars = replace(alone.market, data=str(root / "bars"))
+    result = loop.train(replace(alone, market=bars), say=lambda text: None)
+    digests = [
+        checkpoints.load_meta(path)["digest"]["params"]
+        for path in (result.checkpoint, found.folds[1].checkpoint)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_the_report_has_every_fold_the_joined_numbers_and_the_sentence(walked, tmp_path) -> None:
+    _, found = walked
+    path = walk_forward_report.write(found, tmp_path / "out")
+    told = json.loads(path.read_text())
+    assert [fold["test"] for fold in told["folds"]] == [[DAYS[5], DAYS[6]], [DAYS[7], DAYS[8]], [
+        DAYS[9], DAYS[10]
+    ]]  # fmt: skip
+    assert told["daily"]["labels"] == DAYS[5:11]
+    total = sum(fold["net_pnl"] for fold in told["folds"])
+    assert told["overall"]["net_pnl"]["value"] == pytest.approx(total)
+    assert sum(told["daily"]["net"]) == pytest.approx(total)
+    assert set(told["overall"]["sharpe"]) == {"value", "low", "high", "error"}
+    assert list(told["others"]) == ["trained, greedy"]
+    assert told["trials"] == 3 and "edge after costs" in told["sentence"]
+    text = walk_forward_report.table(found)
+    assert text.endswith(told["sentence"])
+    assert sum(line.startswith(("fold", "joined")) for line in text.splitlines()) == 8
+
+
+def test_finished_folds_are_neither_trained_nor_counted_again(walked, again) -> None:
+    settings, said = again
+    before = registered(settings)
+    repeated = walk_forward.run(settings, WINDOWS, draws=2, say=said.append)
+    opened = [(run_history.OPENED, f"walk-fold{number}") for number in range(3)]
+    # the checkpoints lie elsewhere now, so these openings are others
+    assert registered(settings) == before + opened
+    assert sum(text.startswith("trained before") for text in said) == 3
+    first = walked[1]
+    for who in first.policies:
+        assert repeated.joined(who).net.tolist() == first.joined(who).net.tolist()
+    walk_forward.run(settings, WINDOWS, draws=2, say=said.append)
+    assert registered(settings) == before + opened
+
+
+@pytest.mark.long
+def test_a_missing_and_an_interrupted_fold_are_made_up_for(walked, again) -> None:
+    settings, said = again
+    for place in (settings.runs_dir, settings.checkpoint_dir):
+        shutil.rmtree(Path(place) / "walk-fold2")
+    shutil.rmtree(Path(settings.checkpoint_dir) / "walk-fold1" / "4")  # as if stopped before
+    repeated = walk_forward.run(settings, WINDOWS, draws=2, say=said.append)
+    assert [event for event in registered(settings)[9:] if event[0] in ("started", "resumed")] == [
+        ("resumed", "walk-fold1"), ("started", "walk-fold2"),
+    ]  # fmt: skip
+    for who in repeated.policies:
+        assert repeated.joined(who).net.tolist() == walked[1].joined(who).net.tolist()
+
+
+def test_other_settings_other_bars_and_other_weights_are_refused_by_name(walked, again) -> None:
+    settings, _ = again
+    before = registered(settings)
+
+    def refused(windows: str = str(WINDOWS), init_from: Path | None = None, **values: str) -> str:
+        root = Path(settings.runs_dir).parent
+        asked = settings_of(root, **values)
+        with pytest.raises(InputError) as error:
+            walk_forward.run(asked, rolling.parse(windows), init_from=init_from)
+        return str(error.value)
+
+    assert "walk-fold0 was trained with ppo.gamma" in refused(**{"ppo.gamma": "0.5"})
+    assert "splits.test_until '2025-03-11', and '2025-03-12'" in refused("train=4d,test=3d")
+    weights = Path(settings.checkpoint_dir) / "walk-fold0"
+    sentence = refused(init_from=weights)
+    assert "began with new weights, and those of" in sentence and "asked for" in sentence
+    write_bars(Path(settings.market.data) / "AAA.csv", sessions=12, seed=5)
+    assert "AAA.csv changed since the run began" in refused()
+    assert registered(settings) == before
+
+
+@pytest.mark.long
+def test_weights_to_begin_with_are_told_of_and_remembered(again) -> None:
+    settings, said = again
+    weights = Path(settings.checkpoint_dir) / "walk-fold0"
+    of_one = replace(settings, name="from", splits=config.Splits(test_until=DAYS[6]))
+    for _ in range(2):  # the second time they are those that the run began with
+        found = walk_forward.run(of_one, rolling.parse("train=4d,test=2d"), init_from=weights,
+                                 draws=1, say=said.append)  # fmt: skip
+    assert len(found.folds) == 1
+    assert any("what those were trained on is not unseen" in note for note in found.notes)
+    assert any(text.startswith("weights     from") for text in said)
+
+
+@pytest.mark.long
+def test_the_best_by_validation_is_tested_where_there_is_one(again) -> None:
+    settings, said = again
+    kept = replace(settings.checkpoints, validation_episodes=4, every=1, keep=1)
+    asked = replace(settings, name="validated", checkpoints=kept)
+    windows = rolling.parse("train=6d,test=2d,step=6d,validation=2d")
+    (tested,) = walk_forward.run(asked, windows, draws=1, say=said.append).folds
+    newest = checkpoints.steps(tested.checkpoint.parent)[0]
+    scores = checkpoints.load_meta(newest)["run"]["scores"]
+    assert len(scores) >= 4
+    assert scores[tested.checkpoint.name] == max(scores.values())
+
+
+@pytest.mark.parametrize(
+    ("windows", "values", "sentence"),
+    [
+        ("train=10d,test=4d", {}, "12 sessions, 2025-03-03 to 2025-03-18, expected at least 15"),
+        ("train=4d,test=1d", {"max_steps_in_episode": "70"}, "the test split .* 60 bars"),
+        ("train=1d,test=3d", {"max_steps_in_episode": "70"}, "the train split .* fewer than"),
+        (
+            "train=6d,test=3d,validation=1d",
+            {},
+            r"the validation split \(2025-03-10 to 2025-03-10\) has 0 bars",
+        ),
+        ("train=4d,test=2d", {"market.data": ""}, "needs bars: market.data is empty"),
+        ("train=4d,test=2d", {"num_seeds": "2"}, "one agent a fold, expected no population"),
+        (
+            "train=4d,test=2d",
+            {"splits.train_from": "2026-01-01"},
+            "no session from splits.train_from, 2026-01-01",
+        ),
+    ],
+)
+def test_what_cannot_be_walked_is_told_before_anything_is_trained(
+    tmp_path: Path, windows: str, values: dict[str, str], sentence: str
+) -> None:
+    write_two(tmp_path)
+    with pytest.raises(InputError, match=sentence) as error:
+        walk_forward.run(settings_of(tmp_path, **values), rolling.parse(windows))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "checkpoints").exists()
+
+
+def test_a_config_is_enough_for_the_command(tmp_path: Path, capsys) -> None:
+    write_two(tmp_path)
+    hours = [word for key, value in HOURS.items() for word in (f"--{key}", value)]
+    flags = (*TINY, *hours, "--data", tmp_path / "bars", *outputs(tmp_path), "--seeds", "2")
+    until = ("--splits.test-until", DAYS[6])
+    walk = ("--walk-forward", "train=4d,test=2d", "--out", tmp_path / "report", *until)
+    status, out, err = run(capsys, "evaluate", *walk, *flags)
+    assert status == 0, err
+    assert f"fold 0      trained {DAYS[0]} to {DAYS[3]}, tested {DAYS[5]} to {DAYS[6]}" in out
+    assert "edge after costs" in out and (tmp_path / "report" / "walk_forward.json").is_file()
+
+    checkpoint = tmp_path / "checkpoints" / "walk-bars-fold0"
+    walk = ("--checkpoint", checkpoint, "--walk-forward", "train=4d,test=2d", "--seeds", "2")
+    status, again, err = run(capsys, "evaluate", *walk, "--name", "walk-bars")
+    assert status == 0, err
+    assert "trained before" in again  # the config of the checkpoint is all that this fold is
+    assert again.partition("trained, sampled")[2] == out.partition("trained, sampled")[2].replace(
+        f"wrote {tmp_path / 'report' / 'walk_forward.json'}\n", ""
+    )
+    status, _, err = run(capsys, "evaluate", "--walk-forward", "train=4", *flags)
+    assert (status, err.count("\n")) == (2, 1) and "has 'train=4', expected" in err
+    status, _, err = run(capsys, "evaluate", "--episodes", "4")
+    assert status == 2 and "--checkpoint is missing" in err
