@@ -6,7 +6,6 @@ import dataclasses
 import json
 import runpy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,9 @@ def recorded(root: Path, settings: config.Config, checkpoint: Path, bars: Path) 
 
 
 @pytest.fixture(params=["simulated", "recorded"])
-def either(request: pytest.FixtureRequest) -> Iterator[Examined]:
-    yield request.getfixturevalue(request.param)
+def either(request: pytest.FixtureRequest) -> Examined:
+    found: Examined = request.getfixturevalue(request.param)
+    return found
 
 
 def test_the_twin_agrees_and_the_report_is_written(either: Examined) -> None:
