@@ -66,7 +66,8 @@ def test_start_up_is_told_step_by_step_and_progress_from_the_first_update_on(
     trained: tuple[Path, str],
 ) -> None:
     _, output = trained
-    told = ["imports  ", "start-up    market", ", compilation", "update 1    ", "update 1/4  "]
+    told = ["imports  ", "start-up    market", ", compilation", "validation  "]
+    told += ["checkpoint  of the beginning; ", "update 1    ", "update 1/4  "]
     places = [output.index(words) for words in told]
     assert places == sorted(places)
 

@@ -119,7 +119,8 @@ def recorded(root: Path, settings: config.Config, checkpoint: Path, bars: Path) 
 
 @pytest.fixture(params=["simulated", "recorded"])
 def either(request: pytest.FixtureRequest) -> Examined:
-    return request.getfixturevalue(request.param)
+    found: Examined = request.getfixturevalue(request.param)
+    return found
 
 
 def test_the_twin_agrees_and_the_report_is_written(either: Examined) -> None:

@@ -97,7 +97,7 @@ ADVICE = {
     "reward.drawdown_weight_end",
     "prolonged drawdown": "it sits in losses: raise reward.drawdown_weight_end or trade smaller",
     "false resets": "the drawdown was forgiven without a new peak or a recovery: a defect of "
-    "safeguards, not of the policy; record episodes with evaluate --audit and replay them",
+    "safeguards, not of the policy; record episodes with evaluate --audit and verify them",
     "escapes": "it lives on recoveries from purgatory: drawdowns are too frequent; trade smaller",
     "Sharpe": "daily net P&L is not shown to be above 0: no edge, too much cost, or too few "
     "episodes (--gates.episodes)",
