@@ -145,7 +145,7 @@ def test_pruning_asks_first(root, capsys, monkeypatch, answer, status):
     got, _, err = run(capsys, "runs", "prune", "--keep", "3", *places(root))
     assert got == status
     assert ("a" in left(root)["runs"]) is (status != 0)
-    assert ("scripts pass --yes" in err) is (answer == "")
+    assert ("pass --yes" in err) is (answer == "")
 
 
 def test_pruning_leaves_alone_what_no_run_of_the_registry_is_called(root, capsys):
