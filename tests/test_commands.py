@@ -152,7 +152,7 @@ def test_evaluation_compares_the_policy_with_random_and_flat(
     for name in ("trained, sampled", "trained, greedy", "random", "flat"):
         assert name in out
     flat = next(line for line in out.splitlines() if line.startswith("flat"))
-    assert set(re.findall(r"\d+\.\d+", flat)) == {"0.00"}
+    assert set(re.findall(r"\d+\.\d+", flat)) == {"0.00", "0.0"}
 
 
 def test_training_runs_on_a_csv_and_is_evaluated_on_its_held_out_sessions(
@@ -166,7 +166,7 @@ def test_training_runs_on_a_csv_and_is_evaluated_on_its_held_out_sessions(
     assert "America/New_York" in out
     checkpoint = tmp_path / "checkpoints" / "acme"
     status, out, err = run(
-        capsys, "evaluate", "--checkpoint", checkpoint, "--split", "test", "--episodes", "8"
+        capsys, "evaluate", "--checkpoint", checkpoint, "--split", "test", "--seeds", "1"
     )
     assert status == 0, err
     assert "test split" in out

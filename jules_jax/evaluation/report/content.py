@@ -262,8 +262,8 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
             "prices this says nothing."
         )
     probability = own["dsr"]["value"]
-    chance = f"deflated by {luck.trials:,} trials its Sharpe ratio is above luck with probability "
-    chance += f"{probability:.0%}"
+    likely = f"probability {probability:.0%}" if np.isfinite(probability) else "unknown probability"
+    chance = f"deflated by {luck.trials:,} trials its Sharpe ratio is above luck with {likely}"
     if not probability >= CONFIDENT:
         return f"It earned, but not beyond luck: {name} nets {money} {where}, {versus}; {chance}."
     return (
