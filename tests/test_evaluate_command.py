@@ -250,7 +250,8 @@ REFUSED = {
     "no such file": (("CHECKPOINT", "--data", "nowhere.csv"), "nowhere.csv"),
     "other columns": (("CHECKPOINT", "--data", "OTHER"), "close"),
     "an unknown symbol": (("CHECKPOINT", "--data", "BARS", "--symbols", "ZZZ"), "ZZZ"),
-    "an empty split": (("CHECKPOINT", "--data", "BARS", "--test-from", "2026-01-05",
+    "an empty split": (("CHECKPOINT", "--data", "BARS", "--validation-from", "2026-01-02",
+                        "--test-from", "2026-01-05",
                         "--split", "test"), "test split"),
 }  # fmt: skip
 
