@@ -30,8 +30,9 @@ checkpoint: $(STAMP)
 	rm -rf checkpoints/phase1_smoke
 	mv checkpoints/.phase1_smoke checkpoints/phase1_smoke
 
+# in two processes, a file of tests at a time: a worker needs up to 4 GiB
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m ''

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jules_jax import config, evaluate
+from jules_jax import config
 from jules_jax.agent.learner import TrainState
 from jules_jax.env.params import make_params
 from jules_jax.errors import Diverged, InputError
@@ -233,9 +233,9 @@ def test_a_populations_checkpoint_directory_names_its_members(run):
     root, _, _ = run
     directory = root / "checkpoints" / "pop"
     with pytest.raises(InputError, match="one of its members: bid_ask_spread_bps-0_seed-0, "):
-        evaluate._config_file(str(directory))
+        config.saved_with(str(directory))
     member = directory / "bid_ask_spread_bps-20_seed-1"
-    assert evaluate._config_file(str(member)) == member / "config.yaml"
+    assert config.saved_with(str(member)) == member / "config.yaml"
 
 
 def test_a_copy_has_its_sources_weights_and_optimizer_and_its_own_lanes():

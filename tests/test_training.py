@@ -70,6 +70,7 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
         keep = lambda self, state, members, validated: events.append(f"keep {state}")  # noqa: E731
         take = lambda self, update, progress, watched, params: None  # noqa: E731
         write = lambda self, taken: None  # noqa: E731
+        wait = lambda self: None  # noqa: E731
         generation, asked = 0, None
 
     @dataclasses.dataclass
@@ -84,7 +85,7 @@ def test_only_the_first_update_is_waited_for_before_the_next_is_dispatched(monke
     state, _ = loop._updates(prepared, stub, stub, stub, stub, stub, None, say)
     assert state == 4
     assert " ".join(events) == (
-        "keep 0 dispatch 1 say log 1 check 1 dispatch 2 dispatch 3 log 2 check 2 "
+        "keep 0 say dispatch 1 say log 1 check 1 dispatch 2 dispatch 3 log 2 check 2 "
         "dispatch 4 log 3 check 3 log 4 check 4 keep 4"
     )
 

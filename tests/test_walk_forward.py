@@ -14,7 +14,14 @@ import pytest
 from jules_jax import config
 from jules_jax.errors import InputError
 from jules_jax.market import rolling
-from jules_jax.training import checkpoints, loop, run_history, walk_forward, walk_forward_report
+from jules_jax.training import (
+    checkpoints,
+    loop,
+    registry,
+    run_history,
+    walk_forward,
+    walk_forward_report,
+)
 from jules_jax.training.walk_forward_report import WalkForward
 from tests.test_commands import outputs, run
 from tests.tiny import SETTINGS, TINY, bars_frame, write_bars
@@ -57,7 +64,7 @@ def again(walked: tuple[Path, WalkForward], tmp_path: Path) -> tuple[config.Conf
 
 
 def registered(settings: config.Config) -> list[tuple[str, str]]:
-    return [(x["event"], x["run"]) for x in run_history.read(Path(settings.runs_dir))]
+    return [(x["event"], x["run"]) for x in registry.read(Path(settings.runs_dir))]
 
 
 def test_three_folds_are_trained_and_tested_on_the_sessions_counted_by_hand(walked) -> None:

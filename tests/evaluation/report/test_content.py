@@ -12,6 +12,7 @@ import pytest
 
 from jules_jax.evaluation.report import content, schema
 from jules_jax.evaluation.report.content import Luck
+from jules_jax.evaluation.scores import Score
 from tests.evaluation.report import made
 
 GREEDY = "trained, greedy"
@@ -36,7 +37,10 @@ def said(
     }
     told[GREEDY] = {"kind": "trained", "overall": values}
     ground = SimpleNamespace(unit="account over 19 sessions", labels=("2025-03-10",) * dated)
-    found: Any = SimpleNamespace(kinds=KINDS, prices=ground)
+    ends = (net[1] - rival, net[2] - rival)
+    found: Any = SimpleNamespace(
+        kinds=KINDS, prices=ground, beyond=lambda name, other: Score(net[0] - rival, *ends)
+    )
     return content.sentence(found, told, Luck(12, None))
 
 
@@ -64,6 +68,7 @@ def test_the_sentence_in_each_of_its_cases(sentence: str, begins: str, words: st
 def test_the_best_reference_policy_is_named_and_the_oracle_is_none() -> None:
     assert "more than the best reference policy (random: $10.00)" in said((30, 20, 40), rival=10)
     assert "but random earns more, $50.00" in said((30, 20, 40), rival=50)
+    assert "no more, as far as can be told, than random with $25.00" in said((30, 20, 40), rival=25)
 
 
 def test_only_costs_that_ate_an_edge_are_said_to_have() -> None:
