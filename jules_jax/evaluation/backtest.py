@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,40 +140,85 @@ def _run(
     key: jax.Array,
     measure: Measure,
 ) -> dict[str, jax.Array]:
+    def measured(record: StepRecord) -> dict[str, jax.Array]:
+        return {"reward": record.reward, "length": jnp.ones_like(record.reward), **measure(record)}
+
+    def keep(kept: Any, step: Step) -> tuple[Any, None]:
+        over, sums, deepest, equity = kept
+        now = measured(step.record)
+        sums = accumulate(sums, {name: jnp.where(over, 0.0, value) for name, value in now.items()})
+        deepest = jnp.where(over, deepest, jnp.maximum(deepest, step.record.drawdown))
+        equity = jnp.where(over, equity, step.record.equity)
+        return (over | step.record.terminated, sums, deepest, equity), None
+
+    names = jax.eval_shape(measured, record_shapes(rows, symbols, env_params))
+    zero = jnp.zeros(rows.shape[0], jnp.float32)
+    kept = (zero > 0, dict.fromkeys(names, zero), zero, jnp.ones_like(zero))
+    kept, _ = fold(policy, policy_params, env_params, rows, symbols, key, keep, kept)
+    _, sums, deepest, equity = kept
+    return {**sums, "max_drawdown": deepest, "final_equity": equity}
+
+
+class Step(NamedTuple):
+    """One step of N lanes: what was decided on, and what came of it, `[N, ...]` each."""
+
+    carry: Any  # of the policy, before it looks
+    obs: jax.Array
+    first: jax.Array
+    state: EnvState  # after the step
+    record: StepRecord
+
+
+def fold(
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    rows: jax.Array,
+    symbols: jax.Array,
+    key: jax.Array,
+    keep: Callable[[Any, Step], tuple[Any, Any]],
+    kept: Any,
+) -> tuple[Any, Any]:
+    """One episode from each of `rows` `[N]`, as part of a program; `keep(kept, step)` looks on.
+
+    Returns what is kept at last, and what `keep` gave of every step, `[T, ...]`. Whoever looks on,
+    the same policy, starts and key are the same episodes. Lanes whose episode has ended go on:
+    it is for `keep` to leave that out.
+    """
     lanes = rows.shape[0]
 
-    def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
-        obs, state, _, terminated, info = advance(state, action, env_params)
-        record: StepRecord = info["record"]
-        measured = {
-            "reward": record.reward,
-            "length": jnp.ones_like(record.reward),
-            **measure(record),
-        }
-        levels = {"max_drawdown": record.drawdown, "final_equity": record.equity}
-        return state, obs, terminated, (measured, levels)
-
-    def body(loop: Any, t: jax.Array) -> tuple[Any, None]:
-        state, obs, first, carry, over, sums, deepest, equity = loop
+    def body(loop: Any, t: jax.Array) -> tuple[Any, Any]:
+        state, obs, first, carry, kept = loop
         keys = jax.random.split(jax.random.fold_in(key, t), lanes)
-        carry, action = policy.act(policy_params, keys, carry, obs, first)
-        state, obs, terminated, (measured, levels) = jax.vmap(step)(state, action)
-        counted = {name: jnp.where(over, 0.0, value) for name, value in measured.items()}
-        sums = accumulate(sums, counted)
-        deepest = jnp.where(over, deepest, jnp.maximum(deepest, levels["max_drawdown"]))
-        equity = jnp.where(over, equity, levels["final_equity"])
-        over = over | terminated
-        return (state, obs, jnp.zeros_like(first), carry, over, sums, deepest, equity), None
+        after, action = policy.act(policy_params, keys, carry, obs, first)
+        state, following, record = jax.vmap(partial(_advance, env_params=env_params))(state, action)
+        kept, given = keep(kept, Step(carry, obs, first, state, record))
+        return (state, following, jnp.zeros_like(first), after, kept), given
 
     states, obs = begin(rows, symbols, env_params)
-    shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[3][0]
-    sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     carry = policy.initial_carry(policy_params, lanes)
-    zero, no = jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, bool)
-    loop = (states, obs, ~no, carry, no, sums, zero, jnp.ones_like(zero))
-    loop, _ = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
-    *_, sums, deepest, equity = loop
-    return {**sums, "max_drawdown": deepest, "final_equity": equity}
+    loop = (states, obs, jnp.ones(lanes, bool), carry, kept)
+    loop, given = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    return loop[-1], given
+
+
+def _advance(
+    state: EnvState, action: jax.Array, env_params: EnvParams
+) -> tuple[EnvState, jax.Array, StepRecord]:
+    obs, state, _, _, info = advance(state, action, env_params)
+    return state, obs, info["record"]
+
+
+def record_shapes(rows: jax.Array, symbols: jax.Array, env_params: EnvParams) -> StepRecord:
+    """Shapes and types of the records `[N]` of a step."""
+
+    def first_step(rows: jax.Array, symbols: jax.Array) -> StepRecord:
+        states, _ = begin(rows, symbols, env_params)
+        actions = jnp.zeros(rows.shape, jnp.int32)
+        return jax.vmap(partial(_advance, env_params=env_params))(states, actions)[2]
+
+    shapes: StepRecord = jax.eval_shape(first_step, rows, symbols)
+    return shapes
 
 
 def begin(rows: jax.Array, symbols: jax.Array, env_params: EnvParams) -> tuple[EnvState, jax.Array]:
@@ -228,28 +273,17 @@ def step_log(
 
     For the same policy, starts and key these are the episodes of `run_episodes`.
     """
-    lanes = rows.shape[0]
+    none = jnp.zeros(rows.shape[0], jnp.float32)
 
-    def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
-        obs, state, _, _, info = advance(state, action, env_params)
-        minute = read_row(env_params.market.rows, state.row).minute
-        return state, obs, info["record"], minute
-
-    def body(loop: Any, t: jax.Array) -> tuple[Any, StepLog]:
-        state, obs, first, carry, over = loop
-        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
-        entropy = jnp.zeros(lanes, jnp.float32)
+    def keep(over: jax.Array, step: Step) -> tuple[jax.Array, StepLog]:
+        entropy = none
         if policy.entropy is not None:
-            entropy = policy.entropy(policy_params, carry, obs, first)
-        carry, action = policy.act(policy_params, keys, carry, obs, first)
-        state, obs, record, minute = jax.vmap(step)(state, action)
-        log = _read(record, ~over, entropy, minute)
-        return (state, obs, jnp.zeros_like(first), carry, over | record.terminated), log
+            entropy = policy.entropy(policy_params, step.carry, step.obs, step.first)
+        minute = read_row(env_params.market.rows, step.state.row).minute
+        log = _read(step.record, ~over, entropy, minute)
+        return over | step.record.terminated, log
 
-    states, obs = begin(rows, symbols, env_params)
-    no = jnp.zeros(lanes, bool)
-    loop = (states, obs, ~no, policy.initial_carry(policy_params, lanes), no)
-    _, log = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    _, log = fold(policy, policy_params, env_params, rows, symbols, key, keep, none > 0)
     by_lane: StepLog = jax.tree.map(lambda values: values.swapaxes(0, 1), log)
     return by_lane
 

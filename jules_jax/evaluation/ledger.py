@@ -14,17 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from numpy.typing import NDArray
 
 from jules_jax.agent.policy import Policy
 from jules_jax.env import fills
 from jules_jax.env.metrics import MAXIMUM, step_metrics
-from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.record import StepRecord
-from jules_jax.env.transition import EnvState, transition
+from jules_jax.env.transition import EnvState
 from jules_jax.evaluation import backtest
+from jules_jax.evaluation.backtest import Step
 from jules_jax.evaluation.prices import Chunk
 from jules_jax.market.table import read_row
 
@@ -197,41 +196,36 @@ def _play(
 
     slot `[R]` is where a table row's step is summed, counted from `before` `[N]`.
     """
-    lanes, table = rows.shape[0], env_params.market.rows
+    lanes = rows.shape[0]
     lane = jnp.arange(lanes)
 
-    def step(state: EnvState, action: jax.Array) -> tuple[Any, ...]:
-        row = read_row(table, state.row + 1)
-        state, record = transition(state, row, action, env_params)
-        measured = {**step_metrics(record), **measures(record)}
-        kept = {name: value for name, value in measured.items() if not name.endswith(MAXIMUM)}
-        return state, observe(state, row, env_params), record.terminated, record.equity, kept
+    def measured(record: StepRecord) -> dict[str, jax.Array]:
+        every = {**step_metrics(record), **measures(record)}
+        return {name: value for name, value in every.items() if not name.endswith(MAXIMUM)}
 
-    def body(loop: Any, t: jax.Array) -> tuple[Any, jax.Array]:
-        state, obs, first, carry, over, sums, (equity, peak, deepest) = loop
-        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
-        carry, action = policy.act(policy_params, keys, carry, obs, first)
-        now, obs, terminated, worth, measured = jax.vmap(step)(state, action)
-        values = jnp.stack([measured[name].astype(jnp.float32) for name in sorted(measured)], -1)
-        where = jnp.clip(slot[now.row] - before, 0, slots - 1)
+    names = sorted(jax.eval_shape(measured, backtest.record_shapes(rows, symbols, env_params)))
+
+    def keep(kept: Any, step: Step) -> tuple[Any, jax.Array]:
+        over, state, sums, equity, peak, deepest = kept
+        now = measured(step.record)
+        values = jnp.stack([now[name].astype(jnp.float32) for name in names], -1)
+        where = jnp.clip(slot[step.state.row] - before, 0, slots - 1)
         sums = sums.at[lane, where].add(jnp.where(over[:, None], 0.0, values))
-        equity = jnp.where(over, equity, worth)
+        equity = jnp.where(over, equity, step.record.equity)
         peak = jnp.maximum(peak, equity)
         deepest = jnp.maximum(deepest, (peak - equity) / peak)
-        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), state, now)
-        over = over | terminated | (t + 1 >= steps)
-        loop = state, obs, jnp.zeros_like(first), carry, over, sums, (equity, peak, deepest)
-        return loop, equity
+        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), state, step.state)
+        over = over | step.record.terminated | (step.record.time >= steps)
+        return (over, state, sums, equity, peak, deepest), equity
 
-    states, obs = backtest.begin(rows, symbols, env_params)
-    shapes = jax.eval_shape(jax.vmap(step), states, jnp.zeros(lanes, jnp.int32))[4]
-    names = sorted(shapes)
+    states, _ = backtest.begin(rows, symbols, env_params)
     sums = jnp.zeros((lanes, slots, len(names)), jnp.float32)
     no, one = jnp.zeros(lanes, bool), jnp.ones(lanes, jnp.float32)
-    carry = policy.initial_carry(policy_params, lanes)
-    loop = (states, obs, ~no, carry, no, sums, (one, one, jnp.zeros_like(one)))
-    loop, curve = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
-    states, *_, sums, (equity, _, deepest) = loop
+    kept, curve = backtest.fold(
+        policy, policy_params, env_params, rows, symbols, key, keep,
+        (no, states, sums, one, one, jnp.zeros_like(one)),
+    )  # fmt: skip
+    _, states, sums, equity, _, deepest = kept
     cost = jax.vmap(partial(_liquidation, env_params=env_params))(states)
     by_name = {name: sums[:, :, place] for place, name in enumerate(names)}
     return by_name, curve, equity, deepest, cost

@@ -10,19 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from tqdm import tqdm
 
 from jules_jax.agent.policy import Policy
 from jules_jax.config import Config
-from jules_jax.env.observation import observe
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.record import StepRecord
-from jules_jax.env.transition import EnvState, initial_state, transition
 from jules_jax.evaluation.audit.columns import FIELDS, Array
 from jules_jax.evaluation.audit.writing import Writer, is_live
-from jules_jax.evaluation.backtest import Starts
-from jules_jax.market.table import MarketData, read_row
+from jules_jax.evaluation.backtest import Starts, Step, fold
+from jules_jax.market.table import MarketData
 
 CHUNK_STEPS = 2**18
 """Steps that are played at a time, at most: some hundred MiB of records."""
@@ -80,32 +77,13 @@ def _play(
     symbols: jax.Array,
     key: jax.Array,
 ) -> Played:
-    lanes, table = rows.shape[0], env_params.market.rows
-
-    def start(row_index: jax.Array, symbol: jax.Array) -> tuple[EnvState, jax.Array]:
-        row = read_row(table, row_index)
-        state = initial_state(row, row_index, symbol, env_params)
-        return state, observe(state, row, env_params)
-
-    def step(state: EnvState, action: jax.Array) -> tuple[EnvState, jax.Array, StepRecord]:
-        row = read_row(table, state.row + 1)
-        state, record = transition(state, row, action, env_params)
-        return state, observe(state, row, env_params), record
-
-    def body(loop: Any, t: jax.Array) -> tuple[Any, Played]:
-        state, obs, first, carry = loop
-        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
+    def keep(kept: None, step: Step) -> tuple[None, Played]:
         logits = values = None
         if policy.judge is not None:
-            logits, values = policy.judge(policy_params, carry, obs, first)
-        carry, action = policy.act(policy_params, keys, carry, obs, first)
-        state, following, record = jax.vmap(step)(state, action)
-        kept = Played(record, obs, logits, values)
-        return (state, following, jnp.zeros_like(first), carry), kept
+            logits, values = policy.judge(policy_params, step.carry, step.obs, step.first)
+        return kept, Played(step.record, step.obs, logits, values)
 
-    states, obs = jax.vmap(start)(rows, symbols)
-    loop = (states, obs, jnp.ones(lanes, bool), policy.initial_carry(policy_params, lanes))
-    _, played = lax.scan(body, loop, jnp.arange(env_params.max_steps_in_episode))
+    _, played = fold(policy, policy_params, env_params, rows, symbols, key, keep, None)
     by_lane: Played = jax.tree.map(lambda values: values.swapaxes(0, 1), played)
     return by_lane
 
