@@ -143,6 +143,7 @@ def examine(
                 settings, checkpoint, params, ground, luck, [*found.notes, *notes]
             ),
             "unit": ground.unit,
+            "scenario_unit": prices.episode(final),
             "policies": told,
             "sessions_shown": content.shown(shown),
             "replay": replay,
