@@ -426,6 +426,14 @@ def test_without_weights_the_checkpoint_is_not_run_and_the_report_says_why(clean
     assert "checkpoint  not run: they are on another machine" in audit.report(found)
 
 
+def test_who_has_just_written_an_audit_re_derives_a_sample_of_each_policy(clean):
+    whole, found = proofs(clean), audit.verify(clean, audited.params(), sample=2)
+    policies = {batch.policy for batch in batches(clean)}
+    assert found.clean and found.episodes == 2 * len(policies) < whole.episodes
+    assert 0 < found.steps < whole.steps and 0 < found.judged < whole.judged
+    assert "chain" in audit.report(whole) and "chain" not in audit.report(found)
+
+
 def test_a_size_on_the_edge_between_two_may_go_either_way():
     """A round trip of $12,500 at 9.765625 bp leaves E = 1 − 1/2048: 1024 E is half-way."""
     rows = episodes.market(np.full(STEPS + 1, 100.0))
