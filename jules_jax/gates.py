@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from jules_jax import config, errors, flags
-from jules_jax.config import CONFIG_FILE
 
 PROGRAM = "jules_jax.gates RUN"
 SUMMARY = (
@@ -36,8 +35,10 @@ def main() -> None:
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
-    verdict = acceptance.judge(_checkpoint(place, parsed.config.runs_dir), parsed.config)
-    print(verdict.text())
+    checkpoint = _checkpoint(place, parsed.config.runs_dir)
+    verdict = acceptance.judge(checkpoint, parsed.config, say=print)
+    print(verdict.text(), flush=True)
+    verdict.write()
     if verdict.directory is None:
         print("no run's directory was found, so that gates.json was not written")
     if parsed.extras["enforce"] and not verdict.passed:
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def _settings(place: str | None, runs_dir: str) -> config.Layer:
-    return config.read_yaml(_checkpoint(place, runs_dir).parent / CONFIG_FILE)
+    return config.read_yaml(config.saved_with(str(_checkpoint(place, runs_dir))))
 
 
 def _checkpoint(place: str | None, runs_dir: str) -> Path:

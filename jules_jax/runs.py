@@ -80,7 +80,7 @@ def _share(checkpoint: Path, to: str | None) -> int:
 
     if to is None:
         raise errors.InputError("--to is missing, expected a directory for the copy")
-    copy = sharing.share(checkpoint, Path(to))
+    copy = sharing.share(checkpoint, Path(to), say=print)
     size = sum(path.stat().st_size for path in Path(to).rglob("*") if path.is_file())
     print(f"{copy}: {size / 1000:,.0f} kB; python -m jules_jax.evaluate --checkpoint {to}")
     return 0
@@ -89,8 +89,11 @@ def _share(checkpoint: Path, to: str | None) -> int:
 def _prune(leftovers: list[Any], keep: int, *, asks: bool) -> int:
     from jules_jax.training import run_history
 
+    if active := sum(leftover.active for leftover in leftovers):
+        print(f"{active} runs that are trained, or were written to within the last hour, stay")
+    leftovers = [leftover for leftover in leftovers if not leftover.active]
     if not leftovers:
-        print(f"nothing to remove: {keep} runs or fewer have directories, or the rest are active")
+        print(f"nothing to remove besides the newest {keep}, which stay")
         return 0
     for leftover in leftovers:
         for directory in leftover.directories:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def main() -> None:
         raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, population, preparation, summary
+    from jules_jax.training import backend, loop, market, population, preparation, stopping, summary
 
     backend.use_compilation_cache()
     backend.use_cores(parsed.config)
@@ -67,13 +68,15 @@ def main() -> None:
     if replay:
         print(loop.replay(Path(replay), parsed.config))
         return
-    result = loop.train(
-        parsed.config,
-        profile=Path(profile) if profile else None,
-        init_from=Path(extras["init_from"]) if extras["init_from"] else None,
-        resume=extras["resume"] is not None,
-        allow_config_change=extras["allow_config_change"],
-    )
+    enforced = stopping.unfinished("it was not judged") if extras["enforce"] else nullcontext()
+    with enforced:
+        result = loop.train(
+            parsed.config,
+            profile=Path(profile) if profile else None,
+            init_from=Path(extras["init_from"]) if extras["init_from"] else None,
+            resume=extras["resume"] is not None,
+            allow_config_change=extras["allow_config_change"],
+        )
     print(summary.figures(result))
     passed = True
     if parsed.config.gates.at_end or extras["enforce"]:
@@ -82,6 +85,7 @@ def main() -> None:
         settings = config.load(file=result.checkpoint.parent / config.CONFIG_FILE)
         verdict = acceptance.judge(result.checkpoint, settings)
         print(f"\n{verdict.text()}", flush=True)
+        verdict.write()
         passed = verdict.passed
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")

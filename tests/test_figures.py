@@ -82,8 +82,8 @@ def test_figures_after_the_first_compile_nothing(quick_compilation):
 
 
 @pytest.mark.parametrize(
-    ("every", "due"), [(0, []), (3, [3, 6]), (100, [])], ids=["never", "at times", "too short"]
+    ("every", "due"), [(0, []), (3, [3, 6, 7]), (100, [7])], ids=["never", "at times", "at the end"]
 )
-def test_figures_are_due_every_so_many_updates(every, due):
-    settings = config.load({"figures_every": every})
-    assert [update for update in range(1, 8) if figures.is_due(update, settings)] == due
+def test_figures_are_due_every_so_many_updates_and_after_the_last(every, due):
+    seven = config.load({"figures_every": every, "num_envs": 8, "total_timesteps": 7 * 8 * 128})
+    assert [update for update in range(1, 8) if figures.is_due(update, seven)] == due

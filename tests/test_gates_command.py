@@ -76,7 +76,7 @@ def test_a_failure_is_explained_and_is_an_exit_status_only_where_enforced(
 
 def test_the_verdict_is_a_text_in_tensorboard(trained: loop.Result, played) -> None:
     played(sound())
-    acceptance.judge(trained.checkpoint, settings_of(trained))
+    acceptance.judge(trained.checkpoint, settings_of(trained)).write()
     events = trained.run_dir.glob("events*.gates")
     assert any(b"| gate | asks for |" in file.read_bytes() for file in events)
 
@@ -137,7 +137,35 @@ def test_a_run_killed_in_the_middle_of_a_row_is_judged_by_its_whole_rows(
 
 
 def test_a_run_in_another_directory_is_found_by_its_name(trained: loop.Result) -> None:
-    assert acceptance.find("tiny", str(trained.run_dir.parent)) == trained.checkpoint
+    assert acceptance.find("tiny", str(trained.run_dir.parent)) == trained.checkpoint.parent
+
+
+def test_of_a_run_the_newest_checkpoint_that_can_be_read_is_judged(
+    trained: loop.Result, played, tmp_path: Path
+) -> None:
+    played(sound())
+    directory = tmp_path / "tiny"
+    shutil.copytree(trained.checkpoint.parent, directory)
+    for file in (directory / "4" / "params").rglob("d/*"):
+        file.write_bytes(b"")
+    said: list[str] = []
+    verdict = acceptance.judge(directory, settings_of(trained), say=said.append)
+    assert verdict.checkpoint == directory / "0"
+    (line,) = said
+    assert "damaged" in line and line.endswith("taking the one before") and len(line) < 300
+
+
+def test_a_verdict_that_cannot_be_written_is_told_all_the_same(
+    trained: loop.Result, played, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    played(sound())
+    shutil.copytree(trained.run_dir, tmp_path / "tiny")
+    (tmp_path / "tiny" / "gates.json").unlink(missing_ok=True)
+    (tmp_path / "tiny" / "gates.json").mkdir()
+    places = ("--runs-dir", str(tmp_path))
+    status, out, err = run(capsys, "gates", trained.checkpoint.parent, *LENIENT, *places)
+    assert status == 2
+    assert "gates pass" in out and "gates.json cannot be written: Is a directory" in err
 
 
 def test_a_run_that_is_not_there_is_refused(

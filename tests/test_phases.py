@@ -7,7 +7,7 @@ import pytest
 
 from jules_jax import config, train
 from jules_jax.config import Setting
-from jules_jax.errors import InputError
+from jules_jax.errors import InputError, Stopped
 from jules_jax.training import phases
 from jules_jax.training.loop import Result
 from jules_jax.training.phases import Phase
@@ -20,6 +20,9 @@ class Judgement:
 
     def text(self):
         return "the table"
+
+    def write(self):
+        pass
 
 
 class Night:
@@ -66,6 +69,21 @@ def test_a_phase_that_fails_its_gates_is_the_last():
     assert [run.name for run in course.runs] == ["a", "b"]
     assert ("train", "c", checkpoint("b")) not in night.events
     assert night.said[-1] == "phase b failed its gates; not begun: c"
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, 143), (130, 130)], ids=["SIGTERM", "Ctrl-C"])
+def test_a_course_that_was_stopped_has_not_been_passed(monkeypatch, status, ends):
+    night = Night()
+
+    def train(settings, init_from):
+        if settings.name == "b":
+            raise Stopped("by a signal after update 2 of 4", status)
+        return Night.train(night, settings, init_from)
+
+    monkeypatch.setattr(night, "train", train)
+    with pytest.raises(Stopped, match="update 2 of 4; phase b was not judged; not begun: c") as end:
+        night.of("a", "b", "c")
+    assert end.value.status == ends
 
 
 @pytest.fixture

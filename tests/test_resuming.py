@@ -368,7 +368,7 @@ def test_no_damage_to_a_checkpoint_passes_unseen(kept, tmp_path):
     saved = checkpoints.load_meta(path)
     files = [
         file.relative_to(path)
-        for part in ("state", "meta")
+        for part in ("state", "params", "meta")
         for file in sorted((path / part).rglob("*"))
         if file.is_file() and file.stat().st_size
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,22 @@ def test_comparing_two_runs_names_what_they_differ_in(root, capsys):
     ]  # fmt: skip
 
 
+def test_of_a_pruned_run_only_what_the_registry_has_is_compared(root, capsys):
+    shutil.rmtree(root / "runs" / "a")
+    status, out, _ = run(capsys, "runs", "compare", "a", "d", *places(root))
+    assert status == 0
+    keys = {line.split()[0] for line in out.splitlines()[1:]}
+    assert {"outcome", "seed", "data"} <= keys and "ppo.ent_coef" not in keys
+    assert f"{root / 'runs' / 'a'} is not there any more: its parameters are not known" in out
+
+
+def test_a_config_is_the_same_one_wherever_and_under_whatever_name_it_runs():
+    one, other = config.Config(name="a", runs_dir="here"), config.Config(name="b", devices=2)
+    different = config.Config(seed=5)
+    hashes = [registry.config_hash(config.to_dict(each)) for each in (one, other, different)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_a_run_is_shown_with_its_lines_and_its_last_whole_row_of_metrics(root, capsys):
     status, out, _ = run(capsys, "runs", "show", "b", *places(root))
     assert status == 0
@@ -162,8 +179,12 @@ def test_pruning_leaves_alone_what_no_run_of_the_registry_is_called(root, capsys
 
 def test_pruning_leaves_alone_a_run_that_may_be_going_on(root, capsys):
     os.utime(root / "runs" / "a" / "metrics.jsonl")
-    run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
+    _, out, _ = run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
     assert left(root)["runs"] == ["a", "d"]
+    assert "1 runs that are trained, or were written to within the last hour, stay" in out
+    assert "nothing to remove besides the newest 1" in run(
+        capsys, "runs", "prune", "--keep", "1", "--yes", *places(root)
+    )[1]
 
 
 def test_pruning_leaves_alone_a_population_whose_members_train(root, capsys):

@@ -23,6 +23,7 @@ TINY = (
     "--devices", "1",
     "--validation-episodes", "0",
     "--checkpoints.every", "100",
+    "--figures-every", "0",
 )  # fmt: skip
 
 SETTINGS = {

@@ -408,7 +408,7 @@ class Monitor:
 
     panel: bool = kinds.switch(True, "a live panel on a terminal; false: one line")
     figures_every: int = kinds.whole(
-        250, "updates from one set of figures to the next; 0: none, and a shorter run has none"
+        250, "updates from one set of figures to the next, and one after the last; 0: none"
     )
     figure_episodes: int = kinds.count(32, "episodes that the sampled policy plays for them")
     audit: float = kinds.amount(

@@ -193,7 +193,7 @@ def cut(dates: Dates, settings: config.Splits) -> dict[Split, Period]:
     """
     check(settings)
     dates = used(dates, settings)
-    begin, end = dates[0], dates[-1] + 1
+    begin, end = dates[0], dates[-1] + np.timedelta64(1, "D")
     if settings.validation_from:
         validation, test = (
             np.datetime64(text, "D") for text in (settings.validation_from, settings.test_from)

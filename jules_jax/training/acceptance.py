@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,26 @@ from jules_jax.evaluation import evidence as trials
 from jules_jax.evaluation import gates
 from jules_jax.evaluation.evidence import Evidence
 from jules_jax.evaluation.gates import Estimate
-from jules_jax.training import checkpoints, conformity, metrics_file, run_directory, verdicts
+from jules_jax.training import checkpoints, conformity, metrics_file, run_directory
 from jules_jax.training.verdicts import Verdict
 
 
-def judge(checkpoint: Path, settings: Config) -> Verdict:
-    """Plays the policy at `checkpoint` and its controls, judges them, and writes the verdict.
+def judge(
+    checkpoint: Path, settings: Config, *, say: Callable[[str], None] = lambda text: None
+) -> Verdict:
+    """Plays the policy at `checkpoint` and its controls, and judges them.
 
-    `gates.json`, and a text in TensorBoard, go to the run's directory, where there is one.
-    `settings` are the config to judge by; where they say otherwise than the checkpoint's own about
-    what was trained on, the gate `parameters` fails. Schedules stand at their end, and nothing is
-    drawn by episode. Raises `InputError`.
+    checkpoint: one, or the directory of a run's, of which the newest that can be read is judged;
+    `say` is told of others. settings: the config to judge by; where they say otherwise than the
+    checkpoint's own about what was trained on, the gate `parameters` fails. Schedules stand at
+    their end, and nothing is drawn by episode. Raises `InputError`.
     """
     began, settings = time.monotonic(), settings.for_evaluation()
-    step = checkpoints.find(checkpoint)
+    step, params = checkpoints.newest_params(checkpoint, settings, say)
     meta = checkpoints.load_meta(step)
     directory = run_of(step, settings)
     rows = _metrics(directory, int(meta["update"]))
-    found = trials.gather(settings, checkpoints.load_params(step, settings))
+    found = trials.gather(settings, params)
     trained_with = config.load(meta["config"])
     differing = (
         *found.differing,
@@ -44,7 +47,7 @@ def judge(checkpoint: Path, settings: Config) -> Verdict:
         *conformity.unlike_asked(trained_with, rows),
     )
     found = dataclasses.replace(found, differing=tuple(dict.fromkeys(differing)))
-    verdict = Verdict(
+    return Verdict(
         gates=gates.judge(found, settings, progress(rows)),
         warnings=gates.warnings(found),
         notes=(f"checkpoint  {step}", *(f"gates on    {note}" for note in found.notes)),
@@ -52,10 +55,8 @@ def judge(checkpoint: Path, settings: Config) -> Verdict:
         directory=directory,
         means=_means(found),
         seconds=time.monotonic() - began,
+        steps=int(rows[-1]["timesteps"]) if rows else 0,
     )
-    if directory is not None:
-        verdicts.write(verdict, directory, steps=int(rows[-1]["timesteps"]) if rows else 0)
-    return verdict
 
 
 def _means(found: Evidence) -> dict[str, Estimate]:
@@ -69,9 +70,10 @@ def _means(found: Evidence) -> dict[str, Estimate]:
 
 
 def find(path: str, runs_dir: str = Config().runs_dir) -> Path:
-    """The checkpoint that a run (as of `run_directory.locate`), or a checkpoint at `path` means.
+    """The checkpoint at `path`, or the directory of those of the run there, which has some.
 
-    Raises `InputError` where there is none, or where it is a population's.
+    A run is one as of `run_directory.locate`. Raises `InputError` where there is no checkpoint, or
+    where it is a population's.
     """
     directory = run_directory.locate(path, runs_dir) or Path(path)
     if not directory.is_dir():
@@ -83,12 +85,17 @@ def find(path: str, runs_dir: str = Config().runs_dir) -> Path:
             f"{directory} is a population's, expected one of its members: {', '.join(members)}"
         )
     if not (directory / metrics_file.FILE).is_file() or any(_steps(directory)):
-        return checkpoints.find(directory)
+        return _with_steps(directory)
     own = (directory / CONFIG_FILE).is_file()
     at_home = directory if own else directory.parent
     settings = config.load(file=at_home / CONFIG_FILE)
     name = directory.name if own else f"{directory.parent.name}/{directory.name}"
-    return checkpoints.find(Path(settings.checkpoint_dir) / name)
+    return _with_steps(Path(settings.checkpoint_dir) / name)
+
+
+def _with_steps(directory: Path) -> Path:
+    checkpoints.find(directory)
+    return directory
 
 
 def run_of(step: Path, settings: Config) -> Path | None:

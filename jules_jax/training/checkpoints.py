@@ -13,6 +13,8 @@ import json
 import logging
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from jules_jax.errors import InputError
 from jules_jax.training import provenance
 
 SCHEMA_VERSION = 1
+LATE_SECONDS = 0.2
+"""That the other reads of a checkpoint take at most to end after one has failed."""
 DAMAGED = "damaged"
 """What the name of a checkpoint that could not be read ends with, once a run goes on without it."""
 
@@ -203,11 +207,33 @@ def _told(
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error, or of the system's where that is behind it."""
+    """What an error begins with, or the system's where that is behind it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return lines[0].partition(": Error")[0][:120] if lines else type(error).__name__
+
+
+@contextmanager
+def _without_late_tracebacks() -> Iterator[None]:
+    """After a read that failed, the others still under way find orbax's event loop closed.
+
+    tensorstore prints a traceback for each of them, which says nothing of the checkpoint.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if str(error) != "Event loop is closed":
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+    try:
+        yield
+    except BaseException:
+        time.sleep(LATE_SECONDS)
+        raise
+    finally:
+        sys.excepthook = before
 
 
 @jax.jit
@@ -314,9 +340,11 @@ def write_meta(step_path: Path, meta: Mapping[str, Any]) -> None:
 def restore(step_path: Path, like: TrainState) -> TrainState:
     """The state of the checkpoint, with the shapes and devices of `like`.
 
-    Raises `InputError` where the shapes are others, `Unreadable` where it is damaged.
+    Its weights alone, which evaluation reads, are looked at as well. Raises `InputError` where the
+    shapes are others, `Unreadable` where either is damaged.
     """
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    abstract: TrainState = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    _restore(step_path, "params", abstract.params)
     state: TrainState = _restore(step_path, "state", abstract)
     return state
 
@@ -366,6 +394,7 @@ def _restore(step_path: Path, item: str, target: Any) -> Any:
     recorded = load_meta(step_path).get("digest", {}).get(item)
     args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
     with (
+        _without_late_tracebacks(),
         _told(step_path, f"{item} does not fit the configuration, or is damaged", kind=Unreadable),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
     ):

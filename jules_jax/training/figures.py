@@ -30,9 +30,9 @@ BANDS = ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3))
 
 
 def is_due(update: int, settings: Config) -> bool:
-    """Whether figures are drawn after `update` (from 1)."""
+    """Whether figures are drawn after `update` (from 1): every so many, and after the last."""
     every = settings.monitor.figures_every
-    return every > 0 and update % every == 0
+    return every > 0 and (update % every == 0 or update == settings.num_updates)
 
 
 def play(

@@ -18,7 +18,7 @@ from jules_jax.agent import network
 from jules_jax.agent.learner import available_devices, groups_for
 from jules_jax.errors import InputError
 from jules_jax.market import readers, storage
-from jules_jax.training import acceptance, backend, loop, population, run_directory
+from jules_jax.training import acceptance, backend, loop, population, run_directory, stopping
 from jules_jax.training.loop import Result
 from jules_jax.training.preparation import Say
 
@@ -35,6 +35,9 @@ class Verdict(Protocol):
 
     def text(self) -> str:
         """The table, and what a failure means."""
+
+    def write(self) -> None:
+        """Puts it beside the run."""
 
 
 Train = Callable[[config.Config, Path | None], Result]
@@ -106,16 +109,22 @@ def _weights(settings: config.Config) -> Any:
 
 
 def run(phases: Sequence[Phase], *, train: Train, judge: Judge, say: Say) -> Course:
-    """Trains and judges each phase, from the last one's weights, as long as gates are passed."""
+    """Trains and judges each phase, from the last one's weights, as long as gates are passed.
+
+    Raises `Stopped`, never with status 0: a course that was stopped has not been passed.
+    """
     runs: list[Result] = []
     for number, phase in enumerate(phases, start=1):
         say(f"phase {number} of {len(phases)}: {phase.name}\n")
-        runs.append(train(phase.settings, runs[-1].checkpoint if runs else None))
+        after = ", ".join(each.name for each in phases[number:])
+        left = f"; not begun: {after}" if after else ""
+        with stopping.unfinished(f"phase {phase.name} was not judged{left}"):
+            runs.append(train(phase.settings, runs[-1].checkpoint if runs else None))
         verdict = judge(runs[-1].checkpoint, phase.settings)
         say(f"\n{verdict.text()}\n")
+        verdict.write()
         if not verdict.passed:
-            left = ", ".join(after.name for after in phases[number:])
-            say(f"phase {phase.name} failed its gates" + (f"; not begun: {left}" if left else ""))
+            say(f"phase {phase.name} failed its gates{left}")
             return Course(tuple(runs), passed=False)
     say(f"all {len(phases)} phases passed their gates; the last checkpoint: {runs[-1].checkpoint}")
     return Course(tuple(runs), passed=True)

@@ -17,13 +17,16 @@ from typing import Any
 from jules_jax.errors import InputError
 
 FILE = "registry.jsonl"
+PLACES = ("name", "runs_dir", "checkpoint_dir", "devices")
+"""Of a config, what says where it runs and not what."""
 
 Line = dict[str, Any]
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """First 12 hex digits of the SHA-256 of a resolved config, as canonical JSON."""
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    """First 12 hex digits of the SHA-256 of a resolved config, as canonical JSON, less `PLACES`."""
+    kept = {key: value for key, value in config.items() if key not in PLACES}
+    canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

@@ -159,20 +159,21 @@ def differences(ours: Path, theirs: Path) -> list[tuple[str, Any, Any]]:
 
 @dataclass(frozen=True)
 class Leftover:
-    """Directories of an old run that pruning would remove, and the bytes in them."""
+    """Directories of an old run, and the bytes in them; active: it may still be going on."""
 
     run: Run
     directories: tuple[Path, ...]
     size: int
+    active: bool
 
 
 def old(found: Sequence[Run], runs_dir: Path, checkpoint_dir: Path, *, keep: int) -> list[Leftover]:
     """What all but the `keep` runs begun or resumed last have left on disk, oldest first.
 
     Only directories named as a run that the registry has the beginning of count, and of those no
-    symbolic links; nor does a run that may still be going on.
+    symbolic links.
     """
-    leftovers, present = [], []
+    present = []
     for run in sorted(found, key=lambda run: run.begun):
         if run.begun < 0 or run.name != Path(run.name).name or run.name in ("", ".", ".."):
             continue  # trained elsewhere, or no name that a run can have had
@@ -180,10 +181,10 @@ def old(found: Sequence[Run], runs_dir: Path, checkpoint_dir: Path, *, keep: int
         directories = tuple(place for place in places if place.is_dir() and not place.is_symlink())
         if directories:
             present.append((run, directories))
-    for run, directories in present[: max(len(present) - keep, 0)]:
-        if not _is_active(runs_dir / run.name):
-            leftovers.append(Leftover(run, directories, sum(map(_size, directories))))
-    return leftovers
+    return [
+        Leftover(run, places, sum(map(_size, places)), _is_active(runs_dir / run.name))
+        for run, places in present[: max(len(present) - keep, 0)]
+    ]
 
 
 def _is_active(run_dir: Path) -> bool:
@@ -211,8 +212,9 @@ def remove(leftovers: Iterable[Leftover]) -> None:
 def listing(found: Sequence[Run]) -> str:
     """All runs as a table, and the counts that a Sharpe ratio has to be deflated by."""
     width = max([len("run"), *(len(run.name) for run in found)])
+    digits = max([len("seed"), *(len(str(run.seed)) for run in found)])
     header = (
-        f"{'started (UTC)':<17}{'run':<{width}}  {'config':<13}{'seed':>6}{'agents':>8}  "
+        f"{'started (UTC)':<17}{'run':<{width}}  {'config':<13}{'seed':>{digits}}{'agents':>8}  "
         f"{'outcome':<16}{'minutes':>8}{'test':>6}  data"
     )
     lines = [header, "-" * (len(header) + 12)]
@@ -220,8 +222,8 @@ def listing(found: Sequence[Run]) -> str:
         minutes = "–" if math.isnan(run.seconds) else f"{run.seconds / 60:.1f}"
         lines.append(
             f"{run.started[:16].replace('T', ' '):<17}{run.name:<{width}}  {run.config_hash:<13}"
-            f"{run.seed:>6}{run.agents:>8}  {run.outcome:<16}{minutes:>8}{run.test_openings:>6}"
-            f"  {run.data}"
+            f"{run.seed:>{digits}}{run.agents:>8}  {run.outcome:<16}{minutes:>8}"
+            f"{run.test_openings:>6}  {run.data}"
         )
     opened = sum(run.test_openings for run in found)
     lines += ["", f"{trials(found):,} agents trained in {len(found):,} runs: the trial count"]
@@ -262,17 +264,25 @@ def _gates(run_dir: Path) -> list[str]:
 
 
 def comparison(ours: Run, theirs: Run, runs_dir: Path) -> str:
-    """Two runs side by side: the parameters they differ in, and their last metrics."""
+    """Two runs side by side: the parameters they differ in, and their last metrics.
+
+    Of one whose directory is gone there is only what the registry has.
+    """
     paths = runs_dir / ours.name, runs_dir / theirs.name
+    gone = [path for path in paths if not (path / CONFIG_FILE).is_file()]
     heads = [f"{'':<34}{ours.name:>22}{theirs.name:>22}"]
     rows: list[tuple[str, Any, Any]] = [
         ("config", ours.config_hash, theirs.config_hash),
         ("outcome", ours.outcome, theirs.outcome),
+        ("data", ours.data, theirs.data),
+        ("seed", ours.seed, theirs.seed),
     ]
-    rows += differences(*paths)
+    rows += [row for row in differences(*paths) if row[0] != "seed"] if not gone else []
     left, right = (last_metrics(path) for path in paths)
     rows += [(name, left.get(name), right.get(name)) for name in ("update", *TOLD)]
-    return "\n".join([*heads, *(f"{k:<34}{shown(a):>22}{shown(b):>22}" for k, a, b in rows)])
+    told = [*heads, *(f"{k:<34}{shown(a):>22}{shown(b):>22}" for k, a, b in rows)]
+    told += [f"{path} is not there any more: its parameters are not known" for path in gone]
+    return "\n".join(told)
 
 
 def shown(value: Any) -> str:

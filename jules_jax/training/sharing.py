@@ -7,7 +7,7 @@ checkpoint has been judged, its gates. What resuming needs stays behind.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ MARKERS = "commit_success.txt"
 """Orbax's, of what was written whole; they name directories of the machine that wrote."""
 
 
-def share(checkpoint: Path, to: Path) -> Path:
+def share(checkpoint: Path, to: Path, *, say: Callable[[str], None] = lambda text: None) -> Path:
     """Copies what is to be shared of the checkpoint at `checkpoint` to `to`; returns its step.
 
-    checkpoint: as of `acceptance.find`. The copy is read back, so that what is sent is known to be
-    whole. Raises `InputError`.
+    checkpoint: as of `acceptance.find`; of a run, the newest that can be read, `say` being told of
+    others. The copy is read back, so that what is sent is known to be whole. Raises `InputError`.
     """
-    step = acceptance.find(str(checkpoint))
+    place = acceptance.find(str(checkpoint))
+    saved = config.load(file=config.saved_with(str(place)))
+    step, _ = checkpoints.newest_params(place, saved, say)
     meta = checkpoints.load_meta(step)
     settings = config.load(meta["config"])
     copy = to / step.name

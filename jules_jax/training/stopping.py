@@ -7,8 +7,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from jules_jax.errors import Stopped
 
 STATUS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """The signals that stop a run, and the exit status once it has: a scheduler's is no failure."""
@@ -66,6 +69,18 @@ class Stopping:
                     f"\n{number.name}: stopping after this update, with a checkpoint; "
                     "once more stops at once"
                 )
+
+
+@contextmanager
+def unfinished(left: str) -> Iterator[None]:
+    """For who promises more with status 0 than that a run was stopped well: names what is `left`.
+
+    SIGTERM then ends with the status that shells have for it.
+    """
+    try:
+        yield
+    except Stopped as stop:
+        raise Stopped(f"{stop}; {left}", stop.status or TERMINATED) from None
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

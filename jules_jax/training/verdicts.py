@@ -22,7 +22,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gates say of a checkpoint. directory: where it is written, if anywhere."""
+    """What the gates say of a checkpoint.
+
+    directory: where it is written, if anywhere. steps: of the environment that it was trained for.
+    """
 
     gates: list[Gate]
     warnings: list[str]
@@ -31,6 +34,7 @@ class Verdict:
     directory: Path | None
     means: dict[str, Estimate]
     seconds: float
+    steps: int = 0
 
     @property
     def passed(self) -> bool:
@@ -80,19 +84,21 @@ class Verdict:
             "seconds": round(self.seconds, 1),
         }
 
+    def write(self) -> None:
+        """Puts `gates.json`, and a text in TensorBoard, into the directory, where there is one.
 
-def write(verdict: Verdict, directory: Path, *, steps: int) -> None:
-    """Writes `gates.json` and a text in TensorBoard, at `steps`, to a run's directory.
-
-    Raises `InputError` where it cannot.
-    """
-    path = directory / GATES_FILE
-    try:
-        path.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n", encoding="utf-8")
-        with closing(EventFile(directory, suffix=".gates")) as events:
-            events.add(summary.text("gates", markdown(verdict)), steps)
-    except OSError as error:
-        raise InputError(f"{error.filename or path} cannot be written: {error.strerror}") from None
+        Raises `InputError` where it cannot.
+        """
+        if self.directory is None:
+            return
+        path = self.directory / GATES_FILE
+        try:
+            path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            with closing(EventFile(self.directory, suffix=".gates")) as events:
+                events.add(summary.text("gates", markdown(self)), self.steps)
+        except OSError as error:
+            place = error.filename or path
+            raise InputError(f"{place} cannot be written: {error.strerror}") from None
 
 
 def markdown(verdict: Verdict) -> str:

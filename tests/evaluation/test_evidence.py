@@ -178,7 +178,8 @@ def test_a_parameter_that_runs_with_another_value_is_named() -> None:
 @pytest.mark.long
 def test_recorded_bars_are_judged_on_their_validation_sessions(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "XYZ.csv", sessions=24)
-    hours = {"market.calendar": "regular", "market.session_close": "10:30"}  # of 60 bars, none empty
+    # sessions of 60 bars, none of them empty
+    hours = {"market.calendar": "regular", "market.session_close": "10:30"}
     dear = {"fills.fee_bps": 20, "gates.episodes": 64}  # 16 short episodes at random show a loss
     recorded = config.load({**TINY, **hours, **dear, "market.data": str(file)})
     found = evidence.gather(recorded, EVENLY, sampled=CHANCE, greedy=CHANCE)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jules_jax import config
+from jules_jax.training import provenance
 from jules_jax.training.calibration import search
 from jules_jax.training.calibration.choice import TITLE
 from jules_jax.training.calibration.knobs import PENALTIES, Knob
@@ -145,7 +146,7 @@ def evidence(
         *(command if len(command) < 96 else command.replace(" --", "\n    --")).splitlines(),
         sentence,
         f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {packages}, "
-        f"{len(devices)} x {devices[0].device_kind}",
+        f"{len(devices)} x {devices[0].device_kind}, code {provenance.revision()}",
         f"{base.num_updates} updates of {base.num_envs} lanes an agent; {episodes} episodes of the "
         "sampled policy, the same for all agents of a round",
         "seeds of round "
