@@ -50,6 +50,12 @@ def test_the_panel_fits_its_terminal(width):
     assert max(map(len, shown(HALFWAY, GOOD, width).splitlines())) <= width
 
 
+def test_on_a_terminal_of_80_columns_no_words_are_torn_apart():
+    text = shown(HALFWAY, GOOD, 80)
+    for words in ("net P&L, $", "approx. KL", "explained variance 0.19", "1:35 gone, 1:40 to go"):
+        assert words in text
+
+
 def test_all_lights_of_a_good_run_are_green():
     assert all(light.passes for light in lights(GOOD, Gates()))
     assert len(lights(GOOD, Gates())) == 6

@@ -120,16 +120,26 @@ def clock(seconds: float) -> str:
 
 
 def draw(
-    title: str, progress: Progress, scalars: Scalars, rewards: Sequence[float], limits: Gates
+    title: str,
+    progress: Progress,
+    scalars: Scalars,
+    rewards: Sequence[float],
+    limits: Gates,
+    *,
+    columns: int = WIDTH,
 ) -> Panel:
-    """The panel of a run named `title`; `rewards` is the course of `rollout/ep_rew_mean`."""
+    """The panel of a run named `title`; `rewards` is the course of `rollout/ep_rew_mean`.
+
+    columns: of the terminal; where they are fewer than `WIDTH`, rows hold less.
+    """
+    few = columns < WIDTH
     shown = Group(
         _bar(progress),
         Text(),
-        _course(scalars, rewards),
-        _numbers(scalars),
+        _course(scalars, rewards, SPARKLINE_WIDTH // 2 if few else SPARKLINE_WIDTH),
+        _numbers(scalars, 3 if few else 4),
         Text(),
-        _gates(lights(scalars, limits)),
+        _gates(lights(scalars, limits), 2 if few else 3),
     )
     return Panel(
         shown,
@@ -137,7 +147,7 @@ def draw(
         title_align="left",
         border_style="cyan",
         padding=(0, 1),
-        width=WIDTH,
+        width=min(columns, WIDTH),
     )
 
 
@@ -155,10 +165,10 @@ def _bar(progress: Progress) -> Table:
     return row
 
 
-def _course(scalars: Scalars, rewards: Sequence[float]) -> Text:
+def _course(scalars: Scalars, rewards: Sequence[float], width: int) -> Text:
     text = Text("episode reward  ")
     text.append(_shown(scalars.get("rollout/ep_rew_mean"), "8.2f"), "bold")
-    text.append("  ").append(sparkline(rewards), "green")
+    text.append("  ").append(sparkline(rewards, width), "green")
     if rewards:
         text.append(f"  from {min(rewards):,.2f} to {max(rewards):,.2f}", "dim")
     return text
@@ -177,14 +187,14 @@ NUMBERS = (
 """Label, scalar and format of the panel's numbers; of money and trades, per episode."""
 
 
-def _numbers(scalars: Scalars) -> Table:
+def _numbers(scalars: Scalars, a_row: int) -> Table:
     table = Table.grid(padding=(0, 2))
-    for _ in range(4):
+    for _ in range(a_row):
         table.add_column(style="dim")
         table.add_column(justify="right", min_width=8)
     shown = [(label, _shown(scalars.get(name), form)) for label, name, form in NUMBERS]
-    for start in range(0, len(shown), 4):
-        table.add_row(*(cell for pair in shown[start : start + 4] for cell in pair))
+    for start in range(0, len(shown), a_row):
+        table.add_row(*(cell for pair in shown[start : start + a_row] for cell in pair))
     return table
 
 
@@ -192,11 +202,11 @@ MARKS = {True: ("● ", "green"), False: ("✗ ", "bold red"), None: ("○ ", "d
 """Of a light: shapes differ with the colours, for eyes that see none."""
 
 
-def _gates(found: Sequence[Light]) -> Table:
+def _gates(found: Sequence[Light], a_row: int) -> Table:
     table = Table.grid(padding=(0, 3))
     cells = [Text.assemble(MARKS[each.passes], f"{each.gate} {each.shown}") for each in found]
-    for start in range(0, len(cells), 3):
-        table.add_row("gates so far" if start == 0 else "", *cells[start : start + 3])
+    for start in range(0, len(cells), a_row):
+        table.add_row("gates so far" if start == 0 else "", *cells[start : start + a_row])
     return table
 
 
@@ -230,5 +240,6 @@ class LivePanel:
         if now - self._drawn < REDRAWN_AFTER and progress.update < progress.updates:
             return
         self._drawn = now
-        panel = draw(self._title, progress, scalars, self._rewards, self._limits)
+        columns = self._live.console.width
+        panel = draw(self._title, progress, scalars, self._rewards, self._limits, columns=columns)
         self._live.update(panel, refresh=True)
