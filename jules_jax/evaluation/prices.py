@@ -154,7 +154,9 @@ def joined(parts: Sequence[Prices]) -> Prices:
     first, *_, last = (parts[0], *parts)
     labels = tuple(itertools.chain.from_iterable(part.labels for part in parts))
     names = dict.fromkeys(itertools.chain.from_iterable(part.symbols for part in parts))
-    notes = dict.fromkeys(itertools.chain.from_iterable(part.notes[1:] for part in parts))
+    notes = list(first.notes[1:])  # of two symbols the same may be noted
+    for part in parts[1:]:
+        notes += [note for note in part.notes[1:] if note not in notes]
     market = (
         f"{first.config.market.data}, {len(parts)} tests one after the other: {len(labels)} "
         f"sessions, {labels[0]} to {labels[-1]}, of {', '.join(names)}; {first.draws} draws, an "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,15 @@ def run(
     whole = assessment.joined([each.found for each in tested])
     judged = judgement.judge(whole, plan.settings, weights, procedure=str(windows))
     found = WalkForward(windows, tuple(tested), judged, plan.notes)
-    _tell(found, say)
+    told = as_json(found)
+    _tell(found, told["folds"], say)
     if asked.out:
         for file in reporting.write(
             judged,
             asked.out,
             watched=[each.watched for each in tested],
             replay=replay.told([each.verification for each in tested]),
-            parts={"walk_forward": as_json(found)},
+            parts={"walk_forward": told},
             notes=plan.notes,
         ):
             say(f"wrote {file}")
@@ -146,20 +147,18 @@ def _tested(fold: Fold, settings: config.Config, checkpoint: Path, asked: Asked)
     )
 
 
-def _tell(found: WalkForward, say: Say) -> None:
+def _tell(found: WalkForward, told: Sequence[Mapping[str, Any]], say: Say) -> None:
     say("")
     for note in found.judged.found.prices.notes:
         say(f"prices      {note}")
-    say(f"\n{table(found)}\n\n{found.judged.text()}\n")
+    say(f"\n{table(told)}\n\n{found.judged.text()}\n")
     for each in found.folds:
-        told = each.verification
-        if told.clean:
-            say(
-                f"fold {each.fold.number}      the twin agrees on {told.steps:,} steps of "
-                f"{told.episodes:,} accounts"
-            )
+        twin, name = each.verification, f"fold {each.fold.number}"
+        if twin.clean:
+            agrees = f"the twin agrees on {twin.steps:,} steps of {twin.episodes:,} accounts"
+            say(f"{name:<12}{agrees}")
         else:
-            say(f"fold {each.fold.number}      believe nothing:\n{audit.report(told)}")
+            say(f"{name:<12}the twin disagrees, believe nothing\n{audit.report(twin)}")
 
 
 # -- what is told of folds -----------------------------------------------------------------------
@@ -205,23 +204,27 @@ def _fold(tested: Tested) -> dict[str, Any]:
     }
 
 
-def table(found: WalkForward) -> str:
-    """The folds as text, one a line: the greedy policy's figures, the others' net P&L."""
+def table(folds: Sequence[Mapping[str, Any]]) -> str:
+    """The folds as text, one a line: the greedy policy's figures, the others' net P&L.
+
+    folds: as `report.schema.FOLD`, what is not known NaN.
+    """
     head = (
         f"{'greedy':<8}{'trained':<26}{'tested':<26}{'sessions':>8}{'net P&L, $':>13}"
         f"{'gross, $':>13}{'costs, bp':>11}{'Sharpe':>17}{'stopped':>9}{'sampled, $':>13}"
         "  best reference, $"
     )
-    lines = [head, "-" * len(head)]
-    for each in found.folds:
-        told = _fold(each)
-        costs, ratio, error = (told[key] for key in ("cost_total_bp", "sharpe", "sharpe_error"))
-        lines.append(
-            f"{f'fold {each.fold.number}':<8}{each.fold.train!s:<26}{each.fold.test!s:<26}"
-            f"{told['sessions']:>8}{told['net_pnl']:>13,.2f}{told['gross_pnl']:>13,.2f}"
-            f"{'–' if math.isnan(costs) else f'{costs:.2f}':>11}"
-            f"{'–' if math.isnan(ratio) else f'{ratio:.2f} ± {error:.2f}':>17}"
-            f"{told['stopped_accounts']:>9}{told['sampled_net_pnl']:>13,.2f}"
-            f"  {told['best_reference']} {told['best_reference_net_pnl']:,.2f}"
-        )
-    return "\n".join(lines)
+    return "\n".join([head, "-" * len(head), *(_line(*each) for each in enumerate(folds))])
+
+
+def _line(number: int, fold: Mapping[str, Any]) -> str:
+    trained, tested = (" to ".join(fold[name]) for name in ("train", "test"))
+    costs, ratio, error = (fold[name] for name in ("cost_total_bp", "sharpe", "sharpe_error"))
+    return (
+        f"{f'fold {number}':<8}{trained:<26}{tested:<26}{fold['sessions']:>8}"
+        f"{fold['net_pnl']:>13,.2f}{fold['gross_pnl']:>13,.2f}"
+        f"{'–' if math.isnan(costs) else f'{costs:.2f}':>11}"
+        f"{'–' if math.isnan(ratio) else f'{ratio:.2f} ± {error:.2f}':>17}"
+        f"{fold['stopped_accounts']:>9}{fold['sampled_net_pnl']:>13,.2f}"
+        f"  {fold['best_reference']} {fold['best_reference_net_pnl']:,.2f}"
+    )
