@@ -193,8 +193,8 @@ def test_a_doctored_step_fails_the_examination(
     """A dollar of costs is left out of one step of what is recorded."""
     play = recording.play
 
-    def doctored(*arguments: Any) -> recording.Played:
-        found = play(*arguments)
+    def doctored(*arguments: Any, **among: Any) -> recording.Played:
+        found = play(*arguments, **among)
         less = found.record.cost_fees.at[0, 3].add(1.0)
         record = dataclasses.replace(found.record, cost_fees=less)
         return dataclasses.replace(found, record=record)

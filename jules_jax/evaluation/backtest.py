@@ -178,18 +178,23 @@ def fold(
     key: jax.Array,
     keep: Callable[[Any, Step], tuple[Any, Any]],
     kept: Any,
+    *,
+    lane: jax.Array | None = None,
+    of: int = 0,
 ) -> tuple[Any, Any]:
     """One episode from each of `rows` `[N]`, as part of a program; `keep(kept, step)` looks on.
 
     Returns what is kept at last, and what `keep` gave of every step, `[T, ...]`. Whoever looks on,
     the same policy, starts and key are the same episodes. Lanes whose episode has ended go on:
-    it is for `keep` to leave that out.
+    it is for `keep` to leave that out. Where these are some lanes of more that play apart, `lane`
+    `[N]` says which of how many: they draw what they draw among them all.
     """
     lanes = rows.shape[0]
 
     def body(loop: Any, t: jax.Array) -> tuple[Any, Any]:
         state, obs, first, carry, kept = loop
-        keys = jax.random.split(jax.random.fold_in(key, t), lanes)
+        keys = jax.random.split(jax.random.fold_in(key, t), of or lanes)
+        keys = keys if lane is None else keys[lane]
         after, action = policy.act(policy_params, keys, carry, obs, first)
         state, following, record = jax.vmap(partial(_advance, env_params=env_params))(state, action)
         kept, given = keep(kept, Step(carry, obs, first, state, record))

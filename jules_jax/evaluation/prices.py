@@ -109,9 +109,14 @@ def simulated(config: Config, episodes: int) -> Prices:
     """At least `episodes` accounts, whole chunks of them, each on a fresh path for one episode."""
     size = min(episodes, CHUNK)
     count = size * -(-episodes // size)
-    unit = f"episode of {config.max_steps_in_episode:,} steps"
+    unit = episode(config)
     notes = (f"{count:,} fresh simulated paths, preset {config.simulator.preset}, an {unit} each",)
     return Prices(config, None, count, 1, ("simulated",), (), unit, notes)
+
+
+def episode(config: Config) -> str:
+    """What an account is where it lives for one episode, in words."""
+    return f"episode of {config.max_steps_in_episode:,} steps"
 
 
 def recorded(config: Config, split: Split, draws: int) -> Prices:

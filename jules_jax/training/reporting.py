@@ -11,7 +11,7 @@ import jax
 
 from jules_jax import config
 from jules_jax.errors import InputError
-from jules_jax.evaluation import report
+from jules_jax.evaluation import prices, report
 from jules_jax.evaluation.report import content
 from jules_jax.evaluation.report.content import Watched
 from jules_jax.training import judgement, provenance, registry
@@ -58,6 +58,7 @@ def write(
         "sentence": judged.sentence,
         "provenance": _provenance(judged, notes),
         "unit": judged.found.prices.unit,
+        "scenario_unit": prices.episode(judged.settings),
         "policies": policies,
         "sessions_shown": content.shown(watched),
         "replay": dict(replay),

@@ -165,16 +165,20 @@ def test_chunks_and_parts_change_nothing_but_the_parts(clean, tmp_path, monkeypa
     np.testing.assert_array_equal(parts.bars, whole.bars)
 
 
-def test_episodes_played_in_chunks_are_numbered_on(tmp_path):
-    data, starts = audited.market()
+def test_episodes_recorded_in_chunks_are_those_that_an_evaluation_plays_at_once(tmp_path):
+    (data, starts), key = audited.market(), jax.random.key(0)
+    sampled = policy.from_network(greedy=False)
     with audit.Writer(tmp_path / "audit", audited.facts()) as writer:
         audit.record_episodes(
-            writer, policy.from_network(greedy=False), audited.params(), audited.settings(), data,
-            starts, jax.random.key(0), chunk=3,
-        )  # fmt: skip
+            writer, sampled, audited.params(), audited.settings(), data, starts, key, chunk=3
+        )
     (batch,) = batches(tmp_path / "audit")
     assert list(batch.numbers_of) == list(range(EPISODES))
     np.testing.assert_array_equal(batch.starts["start_row"], starts.row)
+    env_params = make_params(audited.settings(), data)
+    whole = backtest.run_episodes(sampled, audited.params(), env_params, starts, key)
+    net = np.asarray(batch.record.net_pnl, np.float64).sum(axis=1)
+    np.testing.assert_allclose(net, whole["pnl/net"], rtol=1e-4, atol=1e-3)
     assert proofs(tmp_path / "audit").clean
 
 
@@ -420,6 +424,14 @@ def test_without_weights_the_checkpoint_is_not_run_and_the_report_says_why(clean
     found = audit.verify(clean, None, why="they are on another machine")
     assert found.clean and found.judged == 0
     assert "checkpoint  not run: they are on another machine" in audit.report(found)
+
+
+def test_who_has_just_written_an_audit_re_derives_a_sample_of_each_policy(clean):
+    whole, found = proofs(clean), audit.verify(clean, audited.params(), sample=2)
+    policies = {batch.policy for batch in batches(clean)}
+    assert found.clean and found.episodes == 2 * len(policies) < whole.episodes
+    assert 0 < found.steps < whole.steps and 0 < found.judged < whole.judged
+    assert "chain" in audit.report(whole) and "chain" not in audit.report(found)
 
 
 def test_a_size_on_the_edge_between_two_may_go_either_way():

@@ -178,7 +178,9 @@ def test_a_parameter_that_runs_with_another_value_is_named() -> None:
 @pytest.mark.long
 def test_recorded_bars_are_judged_on_their_validation_sessions(tmp_path: Path) -> None:
     file = write_bars(tmp_path / "XYZ.csv", sessions=24)
-    recorded = config.load({**TINY, "market.data": str(file), "gates.episodes": 64})
+    hours = {"market.calendar": "regular", "market.session_close": "10:30"}  # of 60 bars, none empty
+    dear = {"fills.fee_bps": 20, "gates.episodes": 64}  # 16 short episodes at random show a loss
+    recorded = config.load({**TINY, **hours, **dear, "market.data": str(file)})
     found = evidence.gather(recorded, EVENLY, sampled=CHANCE, greedy=CHANCE)
     assert found.sampled.reward.shape == (64, 32)
     assert 1 < len(np.unique(found.cluster)) < 64, "played again and again"

@@ -110,17 +110,24 @@ class Episodes:
 
 
 def episodes(
-    directory: Path, manifest: Manifest, *, skip: set[Name] | None = None
+    directory: Path,
+    manifest: Manifest,
+    *,
+    skip: set[Name] | None = None,
+    first: int | None = None,
 ) -> Iterator[Episodes]:
     """All episodes whose rows are there without a gap, in batches of one policy each.
 
     Memory is bounded by the episodes that are open at a time, and a row for each episode. The names
-    of those left out are added to `skip`. Raises `Damaged`.
+    of those left out are added to `skip`. first: so many of each policy; None: all. Raises
+    `Damaged`.
     """
     skip = set() if skip is None else skip
     beginnings = read_beginnings(directory, manifest)
     waiting: list[tuple[Name, Columns]] = []
     for name, rows in _whole(directory, manifest):
+        if first is not None and name[1] >= first:
+            continue
         if name not in beginnings or not _in_order(rows):
             skip.add(name)
             continue

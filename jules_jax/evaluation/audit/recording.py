@@ -23,8 +23,6 @@ from jules_jax.market.table import MarketData
 
 CHUNK_STEPS = 2**18
 """Steps that are played at a time, at most: some hundred MiB of records."""
-LATER_CHUNKS = 2**31
-"""Folded into the key with a chunk's number: beyond the steps, which are folded into it, too."""
 
 
 @jax.tree_util.register_dataclass
@@ -54,21 +52,32 @@ def script() -> Policy:
 
 
 def play(
-    policy: Policy, policy_params: Any, env_params: EnvParams, starts: Starts, key: jax.Array
+    policy: Policy,
+    policy_params: Any,
+    env_params: EnvParams,
+    starts: Starts,
+    key: jax.Array,
+    *,
+    lane: Array | None = None,
+    of: int = 0,
 ) -> Played:
     """One episode from every start; of steps after its own `starts.steps` the `time` is 0.
 
-    For the same policy, starts and key these are the episodes of `backtest.run_episodes`.
+    For the same policy, starts and key these are the episodes of `backtest.run_episodes`; `lane`
+    and `of` are those of `backtest.fold`.
     """
     rows, symbols = jnp.asarray(starts.row), jnp.asarray(starts.symbol)
-    played: Played = _play(policy, policy_params, env_params, rows, symbols, key)
+    some = jnp.arange(len(rows)) if lane is None else jnp.asarray(lane)
+    played: Played = _play(
+        policy, policy_params, env_params, rows, symbols, key, some, of or len(rows)
+    )
     if starts.steps is None:
         return played
     time = jnp.where(played.record.time <= starts.steps[:, None], played.record.time, 0)
     return replace(played, record=replace(played.record, time=time))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 7))
 def _play(
     policy: Policy,
     policy_params: Any,
@@ -76,6 +85,8 @@ def _play(
     rows: jax.Array,
     symbols: jax.Array,
     key: jax.Array,
+    lane: jax.Array,
+    of: int,
 ) -> Played:
     def keep(kept: None, step: Step) -> tuple[None, Played]:
         logits = values = None
@@ -83,7 +94,9 @@ def _play(
             logits, values = policy.judge(policy_params, step.carry, step.obs, step.first)
         return kept, Played(step.record, step.obs, logits, values)
 
-    _, played = fold(policy, policy_params, env_params, rows, symbols, key, keep, None)
+    _, played = fold(
+        policy, policy_params, env_params, rows, symbols, key, keep, None, lane=lane, of=of
+    )
     by_lane: Played = jax.tree.map(lambda values: values.swapaxes(0, 1), played)
     return by_lane
 
@@ -121,10 +134,9 @@ def record_episodes(
 ) -> None:
     """Plays one episode from every start, a chunk at a time, and adds them all to an audit.
 
-    Memory is bounded by the chunk: `chunk` episodes, by default as many as make `CHUNK_STEPS`. The
-    first chunk's draws come from `key`, so that of up to one chunk the episodes are those of
-    `backtest.run_episodes`; those of the others from `fold_in(key, LATER_CHUNKS + number)`. A bar
-    on a terminal shows how far it is.
+    Memory is bounded by the chunk: `chunk` episodes, by default as many as make `CHUNK_STEPS`.
+    However they are divided, they are the episodes of `backtest.run_episodes`. A bar on a terminal
+    shows how far it is.
 
     Args:
       writer: of an audit whose facts' config is `config.at(progress)`.
@@ -150,8 +162,7 @@ def record_episodes(
             # the last chunk is filled up, so that all of them are one compiled program
             index = np.minimum(np.arange(first, first + chunk), count - 1)
             filled = starts.some(index)
-            own = jax.random.fold_in(key, LATER_CHUNKS + first // chunk) if first else key
-            played = play(policy, policy_params, env_params, filled, own)
+            played = play(policy, policy_params, env_params, filled, key, lane=index, of=count)
             kept = jax.tree.map(lambda leaf, n=some.stop - first: leaf[:n], played)
             add(
                 writer, kept, policy.name, market, starts.row[some], starts.symbol[some],

@@ -33,6 +33,7 @@ LIGHT = {
     "other-4": "#4f7d24",
     "other-5": "#4c7d8c",
     "other-6": "#a04040",
+    "other-7": "#7a4b2a",
 }
 DARK = {
     "paper": "#14181c",
@@ -50,9 +51,10 @@ DARK = {
     "other-4": "#98c767",
     "other-5": "#86bccb",
     "other-6": "#ea8a8a",
+    "other-7": "#c79a78",
 }
 """Told apart by the colour-blind too: blue, ochre and vermilion lead, dashes tell the rest."""
-OTHERS = ("other-1", "other-2", "other-3", "other-4", "other-5", "other-6")
+OTHERS = tuple(f"other-{number}" for number in range(1, 8))
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
 DPI = 160
 HASHED = "[hmp][0-9a-f]{10}|C[0-9a-f]+_[0-9a-f]+_[0-9a-f]+"

@@ -47,7 +47,7 @@ class Plan:
 def plans(report: Report) -> list[Plan]:
     """Every figure that a report may have, in the order of the page."""
     who = figures.headline(report)
-    unit = report["unit"]
+    unit, of_scenario = report["unit"], report["scenario_unit"]
     fixed = [
         Plan(
             "policies",
@@ -110,7 +110,7 @@ def plans(report: Report) -> list[Plan]:
             "stress",
             "stress",
             f"Net P&L of {who} in each scenario",
-            f"“{who}”. {INTERVALS}; dollars per {unit}.",
+            f"“{who}”. {INTERVALS}; dollars per {of_scenario}.",
             figures.stress,
         ),
         Plan(
@@ -124,7 +124,7 @@ def plans(report: Report) -> list[Plan]:
             "sensitivity",
             "sensitivity",
             f"Net P&L of {who} as one setting at a time is changed",
-            f"“{who}”; bands are 95 % intervals, dollars per {unit}.",
+            f"“{who}”; bands are 95 % intervals, dollars per {of_scenario}.",
             figures.sensitivity,
         ),
         Plan(

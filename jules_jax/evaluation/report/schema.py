@@ -386,6 +386,7 @@ REPORT = Record(
         "sentence": Key(TEXT, "whether the policy has anything, and how sure we are"),
         "provenance": Key(PROVENANCE, "what was evaluated, on what"),
         "unit": Key(TEXT, "what P&L is stated for: an episode or an account, and its length"),
+        "scenario_unit": Key(TEXT, "the same, of stress, capacity and sensitivity"),
         "policies": Key(MapOf(POLICY, "POLICY"), "in the order of the tables, trained first"),
         "sessions_shown": Key(ListOf(SESSION), "a few, bar by bar"),
         "replay": Key(REPLAY, "of the float64 twin", null=True),

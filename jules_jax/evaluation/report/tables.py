@@ -324,8 +324,8 @@ def _told(report: Report, rows: Sequence[Report]) -> tuple[str, tuple[str, ...]]
     """Caption of a table of several policies, and the heading of their column where they differ."""
     who = list(dict.fromkeys(row["policy"] for row in rows))
     if len(who) == 1:
-        return f"“{who[0]}”, per {report['unit']}", ()
-    return f"Per {report['unit']}", ("Policy",)
+        return f"“{who[0]}”, per {report['scenario_unit']}", ()
+    return f"Per {report['scenario_unit']}", ("Policy",)
 
 
 def _name(report: Report, row: Report, several: tuple[str, ...]) -> tuple[Cell, ...]:

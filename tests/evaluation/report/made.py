@@ -188,6 +188,7 @@ def full() -> dict[str, Any]:
             "test_openings": 1,
         },
         "unit": "account over 19 sessions",
+        "scenario_unit": "episode of 1,000 steps",
         "policies": {name: policy(name, draw, days) for name in NAMES},
         "sessions_shown": [
             session(draw, "SPY", f"{day}, {which}")
