@@ -211,8 +211,8 @@ def test_the_twin_replays_every_fold_and_a_doctored_step_is_told_of(
     assert replayed["episodes"] == 3 * 2 * 4  # folds, trained policies, accounts
     play = recording.play
 
-    def doctored(*arguments: Any) -> recording.Played:
-        once = play(*arguments)
+    def doctored(*arguments: Any, **options: Any) -> recording.Played:
+        once = play(*arguments, **options)
         less = once.record.cost_fees.at[0, 3].add(1.0)
         return replace(once, record=replace(once.record, cost_fees=less))
 

@@ -398,8 +398,11 @@ def folds(report: Report) -> Table | None:
             f"{number}",
             "",
             (
-                Cell(wording.loose(fold["train"]), side="text"),
-                Cell(wording.loose(fold["test"]), side="text"),
+                Cell(
+                    wording.loose(fold["test"]),
+                    f"trained on {wording.loose(fold['train'])}",
+                    side="text",
+                ),
                 Cell(f"{fold['sessions']:,}"),
                 Cell(wording.show(fold["net_pnl"], "dollars", places)),
                 Cell(wording.show(fold["sampled_net_pnl"], "dollars", places)),
@@ -420,7 +423,6 @@ def folds(report: Report) -> Table | None:
         for number, fold in enumerate(walk["folds"])
     )
     heads = (
-        ("Trained on", ""),
         ("Tested on", ""),
         ("Sessions", ""),
         ("Net P&L", "of the greedy policy, an account"),
