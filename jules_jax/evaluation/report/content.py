@@ -338,7 +338,7 @@ def table(found: Assessment, told: dict[str, Any]) -> str:
             f"{own['trades_per_session']:.1f}",
             f"{own['exposure']:.0%}",
             f"{own['max_drawdown']:.2%}",
-            f"{own['reward']:.2f}",
+            f"{own['reward']:,.2f}",
         ))  # fmt: skip
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     head, *lines = [
