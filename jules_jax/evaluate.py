@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jules_jax import config, errors, flags
+
+if TYPE_CHECKING:
+    from jules_jax.training.examination import Asked
 
 MOST_EPISODES = 100_000
 SUMMARY = (
@@ -23,7 +27,7 @@ OPTIONS = {
     "episodes": "episodes on simulated paths, each on its own (default 1024)",
     "seeds": "on recorded bars, draws of what policies leave to chance: an account of each symbol "
     "in each (default 8)",
-    "out": "directory for report.html, report.json and pictures (or walk_forward.json)",
+    "out": "directory for report.html, report.json and pictures",
     "audit": "keep so many episodes (200 at least), or that share, step by step in OUT/audit",
     "walk_forward": "train and test on rolling windows of sessions, such as "
     "train=60d,test=20d,step=20d; takes --config and --data where there is no checkpoint",
@@ -36,15 +40,15 @@ SWITCHES = {
     "sensitivity": "to spread, impact, cooldown and latency",
 }
 EXTRAS = ("stress", "capacity", "sensitivity")
+OF_ONE = ("split", "episodes", "audit", *EXTRAS)
+"""What is of one checkpoint, and of no walk-forward."""
+PRINT = partial(print, flush=True)  # at once, in a pipe, too
 
 
 def _split(text: str | None) -> Literal["validation", "test"]:
-    match text:
-        case None | "validation":
-            return "validation"
-        case "test":
-            return "test"
-    raise errors.InputError(f"--split is {text!r}, expected validation or test")
+    if text not in (None, "validation", "test"):
+        raise errors.InputError(f"--split is {text!r}, expected validation or test")
+    return "test" if text == "test" else "validation"
 
 
 def main() -> None:
@@ -57,26 +61,20 @@ def main() -> None:
         switches=SWITCHES,
         base=_base,
     )
-    if parsed.extras["walk_forward"]:
-        _walk_forward(parsed)
-        return
-    split = _split(parsed.extras["split"])
-    if parsed.extras["split"] and not parsed.config.market.data:
-        raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
     extras = parsed.extras
+    if extras["walk_forward"] and (given := [name for name in OF_ONE if extras[name]]):
+        raise errors.InputError(f"--{given[0]} is of one checkpoint, and of no --walk-forward")
+    split = _split(extras["split"])
+    if extras["split"] and not parsed.config.market.data:
+        raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
     episodes = flags.whole_number(extras, "episodes", default=1024, most=MOST_EPISODES)
     draws = flags.whole_number(extras, "seeds", default=8, most=1000)
     audited = flags.number_or_share(extras, "audit", most=MOST_EPISODES)
     if audited and not extras["out"]:
         raise errors.InputError("--audit needs --out, the directory that it is kept in")
     began = time.monotonic()
-    # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, checkpoints, examination
+    from jules_jax.training import examination  # imports JAX, which --help must not wait for
 
-    backend.use_compilation_cache()
-    place = Path(extras["checkpoint"])
-    path, params = checkpoints.newest_params(place, parsed.config, print)
-    print(f"checkpoint  {path}", flush=True)
     asked = examination.Asked(
         split=split,
         episodes=episodes,
@@ -86,22 +84,28 @@ def main() -> None:
         replay_all=extras["replay_all"],
         extras=tuple(name for name in EXTRAS if extras[name]),
     )
-    agrees = examination.examine(parsed.config, path, params, asked, _print_at_once)
+    agrees = (_walk_forward if extras["walk_forward"] else _examine)(parsed, asked)
     print(f"{time.monotonic() - began:.0f} s, start-up included")
     if not agrees:
         raise SystemExit(1)
 
 
-def _print_at_once(text: str) -> None:
-    print(text, flush=True)  # in a pipe, too
+def _examine(parsed: flags.Parsed, asked: Asked) -> bool:
+    from jules_jax.training import backend, checkpoints, examination
+
+    backend.use_compilation_cache()
+    path, params = checkpoints.newest_params(
+        Path(parsed.extras["checkpoint"]), parsed.config, PRINT
+    )
+    PRINT(f"checkpoint  {path}")
+    return examination.examine(parsed.config, path, params, asked, PRINT)
 
 
-def _walk_forward(parsed: flags.Parsed) -> None:
+def _walk_forward(parsed: flags.Parsed, asked: Asked) -> bool:
     """Trains and tests every fold; the checkpoint gives the config, not the weights."""
     from jules_jax.training import walk_forward
 
-    draws = flags.whole_number(parsed.extras, "seeds", default=8, most=1000)
-    walk_forward.command(parsed.config, parsed.extras, draws=draws)
+    return walk_forward.command(parsed.config, parsed.extras, asked, PRINT)
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:

@@ -146,7 +146,7 @@ def test_only_recorded_bars_have_symbols_and_days(simulated: Examined, recorded:
     own = recorded.report["policies"][GREEDY]
     assert list(own["symbols"]) == ["AAA", "BBB"]
     assert own["daily"]["labels"] == ["2025-03-10"] and len(own["daily"]["net"]) == 1
-    assert recorded.report["unit"] == "account through 1 sessions"
+    assert recorded.report["unit"] == "account through 1 session"
     own = simulated.report["policies"][GREEDY]
     assert own["symbols"] == {} and own["daily"]["labels"] == []
     assert simulated.report["provenance"]["split"] is None

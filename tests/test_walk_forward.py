@@ -6,29 +6,29 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from jules_jax import config
+from jules_jax.env.params import make_params
 from jules_jax.errors import InputError
+from jules_jax.evaluation import assessment, backtest, prices, reference_policies
+from jules_jax.evaluation.audit import recording
+from jules_jax.evaluation.report import schema
 from jules_jax.market import rolling
-from jules_jax.training import (
-    checkpoints,
-    loop,
-    registry,
-    run_history,
-    walk_forward,
-    walk_forward_report,
-)
-from jules_jax.training.walk_forward_report import WalkForward
+from jules_jax.training import checkpoints, loop, registry, run_history, walk_forward
+from jules_jax.training.examination import Asked
+from jules_jax.training.walk_forward import WalkForward
 from tests.test_commands import outputs, run
-from tests.tiny import SETTINGS, TINY, bars_frame, write_bars
+from tests.tiny import SETTINGS, TINY, write_bars
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WINDOWS = rolling.parse("train=4d,test=2d,step=2d")
+GREEDY, SAMPLED = "trained, greedy", "trained, sampled"
 HOURS = {"market.calendar": "regular", "market.session_close": "10:30"}
 """Of `bars_frame`: 60 bars a session, so that tables are equally long and share a program."""
 DAYS = [str(day.date()) for day in pd.bdate_range("2025-03-03", periods=12)]
@@ -41,19 +41,38 @@ def settings_of(root: Path, **values: str) -> config.Config:
 
 
 def write_two(root: Path) -> None:
-    """AAA and BBB, 12 sessions; BBB lacks the eleventh, which is the last that is tested."""
+    """AAA and BBB, 12 sessions each, so that all tests share their programs."""
     (root / "bars").mkdir()
-    bars_frame(sessions=12, seed=1).to_csv(root / "bars" / "AAA.csv", index=False)
-    other = bars_frame(sessions=12, seed=2)
-    kept = other["datetime"].dt.date.astype(str) != DAYS[10]
-    other[kept].to_csv(root / "bars" / "BBB.csv", index=False)
+    for seed, symbol in enumerate(("AAA", "BBB"), 1):
+        write_bars(root / "bars" / f"{symbol}.csv", sessions=12, seed=seed)
+
+
+def walk(
+    settings: config.Config,
+    windows: rolling.Windows = WINDOWS,
+    *,
+    draws: int = 2,
+    out: Path | None = None,
+    init_from: Path | None = None,
+    said: list[str] | None = None,
+) -> WalkForward:
+    say = (said if said is not None else []).append
+    return walk_forward.run(
+        settings, windows, Asked(draws=draws, out=out), init_from=init_from, say=say
+    )  # fmt: skip
+
+
+def net(found: WalkForward, who: str) -> list[list[float]]:
+    """Net P&L `[K, D]` of the joined tests."""
+    dollars: list[list[float]] = found.judged.found.ledgers[who].sums["pnl/net"].tolist()
+    return dollars
 
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, WalkForward]:
     root = tmp_path_factory.mktemp("walked")
     write_two(root)
-    return root, walk_forward.run(settings_of(root), WINDOWS, draws=2, say=lambda text: None)
+    return root, walk(settings_of(root), out=root / "report")
 
 
 @pytest.fixture
@@ -73,7 +92,7 @@ def test_three_folds_are_trained_and_tested_on_the_sessions_counted_by_hand(walk
         f"{DAYS[0]} to {DAYS[3]}", f"{DAYS[2]} to {DAYS[5]}", f"{DAYS[4]} to {DAYS[7]}",
     ]  # fmt: skip
     # the embargo is the day between
-    assert [str(day) for day in found.joined("trained, sampled").dates] == DAYS[5:11]
+    assert list(found.judged.found.prices.labels) == DAYS[5:11]
 
 
 def test_every_fold_is_a_run_with_its_dates_and_its_test_opened_once(walked) -> None:
@@ -82,11 +101,15 @@ def test_every_fold_is_a_run_with_its_dates_and_its_test_opened_once(walked) -> 
     names = [f"walk-fold{number}" for number in range(3)]
     events = ("started", "finished", run_history.OPENED)
     assert registered(settings) == [(event, name) for name in names for event in events]
-    assert (found.agents, found.openings) == (3, 3)
+    told = walk_forward.as_json(found)
+    # four records, of two policies each, are of two trials: the folds' runs are more
+    assert (told["trials"], told["test_openings"]) == (3, 3)
     for name, each in zip(names, found.folds, strict=True):
         saved = config.load(file=root / "checkpoints" / name / "config.yaml")
         assert saved.splits == each.fold.splits
-        assert each.checkpoint == root / "checkpoints" / name / "4"  # the last update
+        assert each.weights.checkpoint == root / "checkpoints" / name / "4"  # the last update
+        digest = checkpoints.load_meta(each.weights.checkpoint)["digest"]["params"]
+        assert each.weights.digest == digest
 
 
 def test_folds_begin_with_new_weights_each(walked) -> None:
@@ -101,11 +124,39 @@ def test_folds_begin_with_new_weights_each(walked) -> None:
 
 def test_the_joined_history_is_that_of_the_tests_one_after_the_other(walked) -> None:
     _, found = walked
-    for who in ("trained, sampled", "trained, greedy"):
-        parts = [each.accounts[who].net.sum(axis=1) for each in found.folds]
-        assert found.joined(who).net.tolist() == np.concatenate(parts, axis=1).tolist()
-    assert found.folds[0].accounts["trained, sampled"].net.shape == (2, 2, 2)
-    assert found.folds[0].accounts["trained, greedy"].net.shape == (1, 2, 2)
+    whole = found.judged.found
+    assert list(whole.ledgers)[:2] == [GREEDY, SAMPLED] and "buy and hold" in whole.ledgers
+    for who in whole.ledgers:
+        parts = [each.found.ledgers[who].sums["pnl/net"] for each in found.folds]
+        assert net(found, who) == np.concatenate(parts, axis=1).tolist()
+        assert parts[0].shape == (4, 2)
+
+
+def test_a_fold_is_tested_as_any_evaluation_tests_its_checkpoint(walked) -> None:
+    root, found = walked
+    each = found.folds[1]
+    settings = config.load(file=root / "checkpoints" / "walk-fold1" / "config.yaml")
+    final = settings.for_evaluation()
+    params = checkpoints.load_params(each.weights.checkpoint, settings)
+    alone = assessment.assess(final, params, prices.recorded(final, "test", 2))
+    assert list(alone.ledgers) == list(each.found.ledgers)
+    for who, ledger in alone.ledgers.items():
+        for name, sums in ledger.sums.items():
+            np.testing.assert_array_equal(sums, each.found.ledgers[who].sums[name])
+
+
+def test_a_test_adds_up_to_an_episode_through_all_of_its_sessions(walked) -> None:
+    """Buy and hold, played once more as one episode from the first row of AAA to its last."""
+    root, found = walked
+    settings = config.load(file=root / "checkpoints" / "walk-fold0" / "config.yaml")
+    (chunk,) = prices.recorded(settings.for_evaluation(), "test", 2).chunks()
+    played = backtest.run_episodes(
+        reference_policies.buy_and_hold(), (), make_params(chunk.config, chunk.market),
+        chunk.starts, chunk.key,
+    )  # fmt: skip
+    ledger = found.folds[0].found.ledgers["buy and hold"]
+    for name in ("pnl/net", "pnl/gross", "trade/turnover", "trade/orders"):
+        np.testing.assert_allclose(ledger.totals(name), played[name], rtol=1e-4, atol=0.02)
 
 
 @pytest.mark.long
@@ -117,42 +168,71 @@ def test_a_fold_is_what_its_run_trained_alone_would_be(walked, tmp_path: Path) -
     result = loop.train(replace(alone, market=bars), say=lambda text: None)
     digests = [
         checkpoints.load_meta(path)["digest"]["params"]
-        for path in (result.checkpoint, found.folds[1].checkpoint)
+        for path in (result.checkpoint, found.folds[1].weights.checkpoint)
     ]
     assert digests[0] == digests[1]
 
 
-def test_the_report_has_every_fold_the_joined_numbers_and_the_sentence(walked, tmp_path) -> None:
-    _, found = walked
-    path = walk_forward_report.write(found, tmp_path / "out")
-    told = json.loads(path.read_text())
-    assert [fold["test"] for fold in told["folds"]] == [[DAYS[5], DAYS[6]], [DAYS[7], DAYS[8]], [
-        DAYS[9], DAYS[10]
-    ]]  # fmt: skip
-    assert told["daily"]["labels"] == DAYS[5:11]
-    total = sum(fold["net_pnl"] for fold in told["folds"])
-    assert told["overall"]["net_pnl"]["value"] == pytest.approx(total)
-    assert sum(told["daily"]["net"]) == pytest.approx(total)
-    assert set(told["overall"]["sharpe"]) == {"value", "low", "high", "error"}
-    assert list(told["others"]) == ["trained, greedy"]
-    assert told["trials"] == 3 and "edge after costs" in told["sentence"]
-    text = walk_forward_report.table(found)
-    assert text.endswith(told["sentence"])
-    assert sum(line.startswith(("fold", "joined")) for line in text.splitlines()) == 8
+def test_the_report_is_a_whole_one_with_every_fold_in_it(walked) -> None:
+    root, found = walked
+    told = json.loads((root / "report" / "report.json").read_text())
+    schema.check(told)
+    page = (root / "report" / "report.html").read_text()
+    assert (root / "report" / "walk-forward.png").is_file() and "BBB" in page
+    part = told["walk_forward"]
+    tests = [[DAYS[5], DAYS[6]], [DAYS[7], DAYS[8]], [DAYS[9], DAYS[10]]]
+    assert [fold["test"] for fold in part["folds"]] == tests
+    assert part["windows"] == "train=4d,test=2d,step=2d"
+    assert list(told["policies"]) == list(found.judged.found.ledgers)
+    own = told["policies"][GREEDY]
+    assert own["daily"]["labels"] == DAYS[5:11] and part["overall"] == own["overall"]
+    total = own["overall"]["net_pnl"]["value"]
+    assert sum(fold["net_pnl"] for fold in part["folds"]) == pytest.approx(total)
+    assert sum(own["daily"]["net"]) == pytest.approx(2 * total)  # of both symbols
+    sampled = told["policies"][SAMPLED]["overall"]["net_pnl"]["value"]
+    assert sum(fold["sampled_net_pnl"] for fold in part["folds"]) == pytest.approx(sampled)
+    best = [fold["best_reference_net_pnl"] for fold in part["folds"]]
+    assert min(best) >= 0  # who does nothing is a reference policy
+    assert part["sentence"] == told["sentence"] and "6 unseen sessions in 3 test windows" in page
+    hashes = [each.weights.digest for each in found.folds]
+    assert told["provenance"]["checkpoint_hash"].splitlines() == hashes
+    assert [fold["checkpoint_hash"] for fold in part["folds"]] == hashes
+    assert told["provenance"]["checkpoint"].count("\n") == 2 and told["gates"] is None
+    assert {one["label"].split()[0] for one in told["sessions_shown"]} <= set(DAYS[5:11])
+    assert told["unit"] == "account through 6 sessions"
+
+
+def test_the_twin_replays_every_fold_and_a_doctored_step_is_told_of(
+    walked, again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, found = walked
+    replayed = json.loads((root / "report" / "report.json").read_text())["replay"]
+    assert found.agrees and replayed["disagreements"] == 0
+    assert replayed["episodes"] == 3 * 2 * 4  # folds, trained policies, accounts
+    play = recording.play
+
+    def doctored(*arguments: Any, **options: Any) -> recording.Played:
+        once = play(*arguments, **options)
+        less = once.record.cost_fees.at[0, 3].add(1.0)
+        return replace(once, record=replace(once.record, cost_fees=less))
+
+    monkeypatch.setattr(recording, "play", doctored)
+    settings, said = again
+    repeated = walk(settings, said=said)
+    assert not repeated.agrees and "cost_fees" in "\n".join(said)
 
 
 def test_finished_folds_are_neither_trained_nor_counted_again(walked, again) -> None:
     settings, said = again
     before = registered(settings)
-    repeated = walk_forward.run(settings, WINDOWS, draws=2, say=said.append)
+    repeated = walk(settings, said=said)
     opened = [(run_history.OPENED, f"walk-fold{number}") for number in range(3)]
     # the checkpoints lie elsewhere now, so these openings are others
     assert registered(settings) == before + opened
     assert sum(text.startswith("trained before") for text in said) == 3
-    first = walked[1]
-    for who in first.policies:
-        assert repeated.joined(who).net.tolist() == first.joined(who).net.tolist()
-    walk_forward.run(settings, WINDOWS, draws=2, say=said.append)
+    for who in walked[1].judged.found.ledgers:
+        assert net(repeated, who) == net(walked[1], who)
+    walk(settings, said=said)
     assert registered(settings) == before + opened
 
 
@@ -162,12 +242,12 @@ def test_a_missing_and_an_interrupted_fold_are_made_up_for(walked, again) -> Non
     for place in (settings.runs_dir, settings.checkpoint_dir):
         shutil.rmtree(Path(place) / "walk-fold2")
     shutil.rmtree(Path(settings.checkpoint_dir) / "walk-fold1" / "4")  # as if stopped before
-    repeated = walk_forward.run(settings, WINDOWS, draws=2, say=said.append)
+    repeated = walk(settings, said=said)
     assert [event for event in registered(settings)[9:] if event[0] in ("started", "resumed")] == [
         ("resumed", "walk-fold1"), ("started", "walk-fold2"),
     ]  # fmt: skip
-    for who in repeated.policies:
-        assert repeated.joined(who).net.tolist() == walked[1].joined(who).net.tolist()
+    for who in repeated.judged.found.ledgers:
+        assert net(repeated, who) == net(walked[1], who)
 
 
 def test_other_settings_other_bars_and_other_weights_are_refused_by_name(walked, again) -> None:
@@ -178,7 +258,7 @@ def test_other_settings_other_bars_and_other_weights_are_refused_by_name(walked,
         root = Path(settings.runs_dir).parent
         asked = settings_of(root, **values)
         with pytest.raises(InputError) as error:
-            walk_forward.run(asked, rolling.parse(windows), init_from=init_from)
+            walk(asked, rolling.parse(windows), init_from=init_from)
         return str(error.value)
 
     assert "walk-fold0 was trained with ppo.gamma" in refused(**{"ppo.gamma": "0.5"})
@@ -197,8 +277,9 @@ def test_weights_to_begin_with_are_told_of_and_remembered(again) -> None:
     weights = Path(settings.checkpoint_dir) / "walk-fold0"
     of_one = replace(settings, name="from", splits=config.Splits(test_until=DAYS[6]))
     for _ in range(2):  # the second time they are those that the run began with
-        found = walk_forward.run(of_one, rolling.parse("train=4d,test=2d"), init_from=weights,
-                                 draws=1, say=said.append)  # fmt: skip
+        found = walk(
+            of_one, rolling.parse("train=4d,test=2d"), init_from=weights, draws=1, said=said
+        )
     assert len(found.folds) == 1
     assert any("what those were trained on is not unseen" in note for note in found.notes)
     assert any(text.startswith("weights     from") for text in said)
@@ -210,18 +291,18 @@ def test_the_best_by_validation_is_tested_where_there_is_one(again) -> None:
     kept = replace(settings.checkpoints, validation_episodes=4, every=1, keep=1)
     asked = replace(settings, name="validated", checkpoints=kept)
     windows = rolling.parse("train=6d,test=2d,step=6d,validation=2d")
-    (tested,) = walk_forward.run(asked, windows, draws=1, say=said.append).folds
-    newest = checkpoints.steps(tested.checkpoint.parent)[0]
+    (tested,) = walk(asked, windows, draws=1, said=said).folds
+    checkpoint = tested.weights.checkpoint
+    newest = checkpoints.steps(checkpoint.parent)[0]
     scores = checkpoints.load_meta(newest)["run"]["scores"]
     assert len(scores) >= 4
-    assert scores[tested.checkpoint.name] == max(scores.values())
+    assert scores[checkpoint.name] == max(scores.values())
 
 
 @pytest.mark.parametrize(
     ("windows", "values", "sentence"),
     [
         ("train=10d,test=4d", {}, "12 sessions, 2025-03-03 to 2025-03-18, expected at least 15"),
-        ("train=4d,test=1d", {"max_steps_in_episode": "70"}, "the test split .* 60 bars"),
         ("train=1d,test=3d", {"max_steps_in_episode": "70"}, "the train split .* fewer than"),
         (
             "train=6d,test=3d,validation=1d",
@@ -242,7 +323,7 @@ def test_what_cannot_be_walked_is_told_before_anything_is_trained(
 ) -> None:
     write_two(tmp_path)
     with pytest.raises(InputError, match=sentence) as error:
-        walk_forward.run(settings_of(tmp_path, **values), rolling.parse(windows))
+        walk(settings_of(tmp_path, **values), rolling.parse(windows))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "checkpoints").exists()
 
@@ -256,16 +337,24 @@ def test_a_config_is_enough_for_the_command(tmp_path: Path, capsys) -> None:
     status, out, err = run(capsys, "evaluate", *walk, *flags)
     assert status == 0, err
     assert f"fold 0      trained {DAYS[0]} to {DAYS[3]}, tested {DAYS[5]} to {DAYS[6]}" in out
-    assert "edge after costs" in out and (tmp_path / "report" / "walk_forward.json").is_file()
+    assert "in 1 test window" in out and "\nbuy and hold " in out
+    assert f"\nfold 0  {DAYS[0]} to {DAYS[3]}  {DAYS[5]} to {DAYS[6]}         2 " in out
+    assert "fold 0      the twin agrees on" in out
+    assert (tmp_path / "report" / "report.html").is_file()
 
     checkpoint = tmp_path / "checkpoints" / "walk-bars-fold0"
     walk = ("--checkpoint", checkpoint, "--walk-forward", "train=4d,test=2d", "--seeds", "2")
     status, again, err = run(capsys, "evaluate", *walk, "--name", "walk-bars")
     assert status == 0, err
     assert "trained before" in again  # the config of the checkpoint is all that this fold is
-    assert again.partition("trained, sampled")[2] == out.partition("trained, sampled")[2].replace(
-        f"wrote {tmp_path / 'report' / 'walk_forward.json'}\n", ""
-    )
+
+    def told(text: str) -> str:
+        return text[text.index("\naccount through") : text.index("in 1 test window")]
+
+    assert told(again) == told(out)
+    for of_one in (("--split", "test"), ("--audit", "3"), ("--stress",)):
+        status, _, err = run(capsys, "evaluate", "--walk-forward", "train=4d", *of_one, *flags)
+        assert status == 2 and f"{of_one[0]} is of one checkpoint" in err
     status, _, err = run(capsys, "evaluate", "--walk-forward", "train=4", *flags)
     assert (status, err.count("\n")) == (2, 1) and "has 'train=4', expected" in err
     status, _, err = run(capsys, "evaluate", "--episodes", "4")

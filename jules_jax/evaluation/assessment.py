@@ -5,7 +5,8 @@ All play the same accounts: same prices, same costs, same account.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,7 +17,14 @@ from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
 from jules_jax.config import Config
 from jules_jax.env.params import make_params
-from jules_jax.evaluation import candidates, comparison, ledger, reference_policies, scores
+from jules_jax.evaluation import (
+    candidates,
+    comparison,
+    ledger,
+    prices,
+    reference_policies,
+    scores,
+)
 from jules_jax.evaluation.ledger import Ledger
 from jules_jax.evaluation.prices import Chunk, Prices
 from jules_jax.evaluation.reference_policies import Reference, Truth
@@ -44,6 +52,16 @@ class Assessment:
         """The scores of a policy, over all accounts or those of one symbol."""
         return scores.scores(self.ledgers[name], self.accounts, symbol=symbol)
 
+    @property
+    def symbols(self) -> list[int]:
+        """Numbers of the symbols that there are accounts of."""
+        numbers: list[int] = np.unique(self.accounts.symbol).tolist()
+        return numbers
+
+    def net_pnl(self, name: str) -> Score:
+        """What a policy nets, dollars an account."""
+        return scores.net_pnl(self.ledgers[name].sums["pnl/net"], self.accounts)
+
     def beyond(self, name: str, other: str) -> Score:
         """What a policy nets beyond another one, dollars an account, on the same accounts."""
         ours, theirs = (self.ledgers[each].sums["pnl/net"] for each in (name, other))
@@ -56,6 +74,60 @@ class Assessment:
             accounts, chosen = accounts.of_symbol(symbol)
             net = net[chosen]
         return scores.days(net, accounts)
+
+    def stopped(self, name: str) -> int:
+        """Accounts of a policy that a hard breach has ended, where it ends an episode."""
+        breaches = self.ledgers[name].totals("risk/hard_breaches")
+        ends = self.prices.config.safeguards.terminate_on_hard
+        return int(np.count_nonzero(breaches)) if ends else 0
+
+
+def joined(parts: Sequence[Assessment]) -> Assessment:
+    """Assessments on recorded bars, one after the other in time, as one.
+
+    An account is of a symbol and a draw; where one of the tests lacks a symbol, its accounts are
+    not there, and move nothing. Each begins every test with the same capital. Raises `ValueError`
+    where a test does not begin after the one before has ended, or policies or capital differ.
+    """
+    ground = prices.joined([part.prices for part in parts])
+    first, names = parts[0], list(parts[0].ledgers)
+    if any(list(part.ledgers) != names for part in parts):
+        raise ValueError(f"found {[list(part.ledgers) for part in parts]}, expected the same")
+    if len({part.accounts.capital for part in parts}) != 1:
+        raise ValueError(f"found capitals {[p.accounts.capital for p in parts]}, expected one")
+    places = [_places(part, ground.symbols) for part in parts]
+    symbols = sorted({symbol for place in places for _, symbol in place})
+    keys = [(draw, symbol) for draw in range(ground.draws) for symbol in symbols]
+    rows = [np.array([place.get(key, -1) for key in keys]) for place in places]
+    own = [(part.accounts, one, one[:, None] >= 0) for part, one in zip(parts, rows, strict=True)]
+    draw, symbol = np.array(keys).T
+    accounts = Accounts(
+        symbol,
+        draw,
+        np.concatenate([each.complete[row] & known for each, row, known in own], axis=1),
+        first.accounts.capital,
+        max(each.bars for each, _, _ in own),
+        dated=True,
+        there=np.concatenate([each.present[row] & known for each, row, known in own], axis=1),
+    )
+    ledgers = {
+        name: ledger.in_sequence([part.ledgers[name] for part in parts], rows) for name in names
+    }
+    notes = [f"fold {number}: {note}" for number, part in enumerate(parts) for note in part.notes]
+    ground = dataclasses.replace(ground, accounts=len(keys))
+    return Assessment(ground, accounts, ledgers, first.kinds, first.what, tuple(notes))
+
+
+def _places(part: Assessment, symbols: Sequence[str]) -> dict[tuple[int, int], int]:
+    """The accounts of an assessment by draw and by the symbol's number among `symbols`."""
+    numbers = [symbols.index(name) for name in part.prices.symbols]
+    pairs = zip(part.accounts.draw.tolist(), part.accounts.symbol.tolist(), strict=True)
+    return {(draw, numbers[symbol]): row for row, (draw, symbol) in enumerate(pairs)}
+
+
+def best_reference(kinds: Mapping[str, str], net: Mapping[str, float]) -> str:
+    """The reference policy that nets most; the oracle, which knows what nobody can, is none."""
+    return max((name for name, kind in kinds.items() if kind == "reference"), key=net.__getitem__)
 
 
 def trained(config: Config) -> tuple[Policy, Policy]:
@@ -99,8 +171,7 @@ def assess(
         )  # fmt: skip
         _keep(others, chunk, prices, kept)
         listed |= {each.name: each for each in (*own, *others)}
-        session_bars = int(np.bincount(chunk.session).max())
-        chunks.append((chunk.starts.symbol, chunk.draw, chunk.complete, session_bars))
+        chunks.append((chunk.starts.symbol, chunk.draw, chunk.complete, chunk.session_bars))
         say(sum(len(each[0]) for each in chunks), prices.accounts)
     symbol, draw, complete, bars = zip(*chunks, strict=True)
     accounts = Accounts(

@@ -6,6 +6,7 @@ of steps.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -177,6 +178,68 @@ def joined(ledgers: Iterable[Ledger]) -> Ledger:
         drawdown=accounts("drawdown"),
         liquidation=accounts("liquidation"),
     )
+
+
+def in_sequence(ledgers: Sequence[Ledger], rows: Sequence[Array]) -> Ledger:
+    """The ledger of N accounts that go on from one ledger to the next: sums beside one another.
+
+    rows: `[N]` int of each ledger, the account of it that one of the N is; −1: none, and it moves
+    nothing meanwhile. Nothing is compounded: every ledger begins with the same capital, and equity
+    is 1 + the sum of changes. A drawdown is the deepest of each ledger's own, step by step, and of
+    the curve of them all at its points.
+    """
+    parts = [_of_rows(*pair) for pair in zip(ledgers, rows, strict=True)]
+    known = np.all(
+        [own < len(each.equity) for each, own in zip(ledgers, rows, strict=True)], axis=0
+    )
+    offsets = np.cumsum([0, *(each.points[-1] for each in parts)])
+    grown = np.cumsum([each.final_equity - 1.0 for each in parts], axis=0)
+    curves = [parts[0].equity[known]]
+    for before, each in zip(grown[:-1], parts[1:], strict=True):
+        curves.append(each.equity[known] + before[known, None])
+    curve = np.concatenate(curves, axis=1)
+    steps = np.concatenate([
+        each.points + offset for each, offset in zip(parts, offsets[:-1], strict=True)
+    ])  # fmt: skip
+    deepest = np.max([each.drawdown for each in parts], axis=0)
+    peak = np.maximum(np.maximum.accumulate(curve, axis=1), 1.0)
+    deepest[known] = np.maximum(deepest[known], ((peak - curve) / peak).max(axis=1))
+    some = np.unique(np.linspace(0, len(steps) - 1, POINTS).astype(int))
+    first = parts[0]
+    return Ledger(
+        sums={name: np.concatenate([each.sums[name] for each in parts], 1) for name in first.sums},
+        by_time={name: _added([each.by_time[name] for each in parts]) for name in first.by_time},
+        equity=curve[:, some],
+        points=steps[some],
+        final_equity=1.0 + grown[-1],
+        drawdown=deepest,
+        liquidation=np.sum([each.liquidation for each in parts], axis=0),
+    )
+
+
+def _of_rows(ledger: Ledger, rows: Array) -> Ledger:
+    """Accounts of a ledger in another order; those of row −1 have moved nothing."""
+    there = rows >= 0
+
+    def of(values: Array, otherwise: float) -> Array:
+        chosen = values[np.minimum(rows, len(values) - 1)].astype(np.float64)
+        chosen[~there] = otherwise
+        return chosen
+
+    return Ledger(
+        sums={name: of(each, 0.0) for name, each in ledger.sums.items()},
+        by_time=ledger.by_time,
+        equity=of(ledger.equity, 1.0),
+        points=ledger.points,
+        final_equity=of(ledger.final_equity, 1.0),
+        drawdown=of(ledger.drawdown, 0.0),
+        liquidation=of(ledger.liquidation, 0.0),
+    )
+
+
+def _added(parts: Sequence[Array]) -> Array:
+    """The sum of lists that may differ in length, of which the shorter end in zeros."""
+    return np.array([sum(each) for each in itertools.zip_longest(*parts, fillvalue=0.0)])
 
 
 @partial(jax.jit, static_argnums=(0, 9))

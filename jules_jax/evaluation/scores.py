@@ -53,6 +53,8 @@ class Accounts:
 
     symbol, draw: `[N]`. complete: `[N, D]` bool, the sessions seen whole. capital: dollars of each.
     bars: of a full session. dated: whether the D sessions are the same days for all accounts.
+    there: `[N, D]` bool, the days that an account has capital for: not those of a joined test that
+    its symbol is not in; None: all. Draws have accounts of the same symbols on the same days.
     """
 
     symbol: Array
@@ -61,19 +63,37 @@ class Accounts:
     capital: float
     bars: int
     dated: bool
+    there: Array | None = None
 
     def of_symbol(self, symbol: int) -> tuple[Accounts, Array]:
         """Those of one symbol, and which they are, `[N]` bool."""
         chosen = self.symbol == symbol
         own = replace(
-            self, symbol=self.symbol[chosen], draw=self.draw[chosen], complete=self.complete[chosen]
+            self,
+            symbol=self.symbol[chosen],
+            draw=self.draw[chosen],
+            complete=self.complete[chosen],
+            there=self.present[chosen],
         )
         return own, chosen
+
+    @property
+    def present(self) -> Array:
+        """`there`, whether or not it was given, `[N, D]`."""
+        return np.ones(self.complete.shape, bool) if self.there is None else self.there
+
+    @property
+    def of_draw(self) -> Array:
+        """How many accounts of one draw are there, `[D]`; a day without any is none of theirs."""
+        counted: Array = np.count_nonzero(self.present[self.draw == self.draw[0]], axis=0)
+        return counted
 
 
 @dataclass(frozen=True)
 class Days:
     """Daily net returns `[S, D]` of S draws: shares of the capital of a draw's accounts together.
+
+    Days on which none of the accounts is there are left out.
 
     cluster: `[D]`, days of one episode; None where days follow one another in time.
     """
@@ -95,19 +115,23 @@ def days(net: Array, accounts: Accounts) -> Days:
     if not accounts.dated:
         account, session = np.nonzero(accounts.complete)
         return Days(net[account, session][None] / accounts.capital, account)
-    return Days(_by_draw(net, accounts) / _capital(accounts), None)
+    return Days(_an_account(net, accounts) / accounts.capital, None)
 
 
-def _by_draw(values: Array, accounts: Accounts) -> Array:
-    """Sums `[S, D]` over the accounts of each draw of values `[N, D]`."""
+def by_draw(values: Array, accounts: Accounts) -> Array:
+    """Sums `[S, D]` over the accounts of each draw of values `[N, D]`, of days that some are there.
+
+    Draws are numbered from 0.
+    """
     sums = np.zeros((int(accounts.draw.max()) + 1, values.shape[1]))
     np.add.at(sums, accounts.draw, values)
-    return sums
+    return sums[:, accounts.of_draw > 0]
 
 
-def _capital(accounts: Accounts) -> float:
-    """Dollars of the accounts of one draw."""
-    return accounts.capital * np.count_nonzero(accounts.draw == accounts.draw[0])
+def _an_account(values: Array, accounts: Accounts) -> Array:
+    """Means `[S, D]` of values `[N, D]` over the accounts of each draw that are there."""
+    counts = accounts.of_draw
+    return by_draw(values, accounts) / counts[counts > 0]
 
 
 @dataclass(frozen=True)
@@ -121,7 +145,7 @@ class _Sums:
     def of(self, *names: str) -> Array:
         total = sum(self.ledger.sums[name][self.chosen] for name in names)
         if self.accounts.dated:
-            return _by_draw(np.asarray(total), self.accounts)
+            return by_draw(np.asarray(total), self.accounts)
         summed: Array = np.asarray(total).sum(axis=1)[None]
         return summed
 
@@ -131,12 +155,8 @@ class _Sums:
         found = ratio_of_means(over, under if under.shape[0] > 1 else under[0])
         return Score(*(scale * each for each in Score.of(found)))
 
-    def mean(self, values: Array) -> Score:
-        """Per account, a symbol of a draw: over its life."""
-        if not self.accounts.dated:
-            return Score.of(mean_interval(values, statistic=np.mean))
-        accounts = np.count_nonzero(self.accounts.draw == self.accounts.draw[0])
-        return Score.of(block_bootstrap_interval(values / accounts, lambda v: v.sum(axis=-1)))
+    def mean(self, name: str) -> Score:
+        return _mean(self.ledger.sums[name][self.chosen], self.accounts)
 
 
 def scores(ledger: Ledger, accounts: Accounts, *, symbol: int | None = None) -> dict[str, Score]:
@@ -148,15 +168,16 @@ def scores(ledger: Ledger, accounts: Accounts, *, symbol: int | None = None) -> 
     if symbol is not None:
         accounts, chosen = accounts.of_symbol(symbol)
     sums = _Sums(ledger, accounts, chosen)
-    net, gross = sums.of("pnl/net"), sums.of("pnl/gross")
     steps, turnover = sums.of("steps"), sums.of("trade/turnover")
     sessions = steps / accounts.bars
     found = {
-        "reward": sums.mean(sums.of("reward")),
-        "net_pnl": sums.mean(net),
-        "gross_pnl": sums.mean(gross),
-        "liquidation_pnl": _less(sums.mean(net), float(ledger.liquidation[chosen].mean())),
+        "reward": sums.mean("reward"),
+        "net_pnl": sums.mean("pnl/net"),
+        "gross_pnl": sums.mean("pnl/gross"),
     }
+    counts, draws = accounts.of_draw, len(np.unique(accounts.draw))
+    closing = ledger.liquidation[chosen].sum() / draws / counts[counts > 0].mean()
+    found["liquidation_pnl"] = _less(found["net_pnl"], float(closing))
     for name in COSTS:
         found[f"cost_{name}_bp"] = sums.ratio(sums.of(f"cost/{name}"), turnover, 1e4)
     every = sums.of(*(f"cost/{name}" for name in COSTS))
@@ -173,17 +194,21 @@ def scores(ledger: Ledger, accounts: Accounts, *, symbol: int | None = None) -> 
         "holding_bars": sums.ratio(sums.of("trade/exposed_steps"), sums.of("trade/entries")),
         "trades_per_session": sums.ratio(sums.of(*FILLS), sessions),
         "thrash_rate": sums.ratio(sums.of("trade/reversals"), sums.of("trade/orders")),
-        "hard_breaches": sums.mean(sums.of("risk/hard_breaches")),
+        "hard_breaches": sums.mean("risk/hard_breaches"),
     }
     return found
 
 
 def net_pnl(net: Array, accounts: Accounts) -> Score:
-    """The mean over accounts of dollars `[N, D]`."""
+    """The mean over accounts of dollars `[N, D]`: on each day of those that are there."""
+    return _mean(net, accounts)
+
+
+def _mean(values: Array, accounts: Accounts) -> Score:
+    """An account's sum of values `[N, D]` over its life, the mean over accounts."""
     if not accounts.dated:
-        return Score.of(mean_interval(net.sum(axis=1)[None], statistic=np.mean))
-    each = np.count_nonzero(accounts.draw == accounts.draw[0])
-    return Score.of(block_bootstrap_interval(_by_draw(net, accounts) / each, _summed))
+        return Score.of(mean_interval(values.sum(axis=1)[None], statistic=np.mean))
+    return Score.of(block_bootstrap_interval(_an_account(values, accounts), _summed))
 
 
 def _summed(values: Array) -> Any:

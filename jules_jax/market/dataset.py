@@ -97,10 +97,11 @@ class Dataset:
 
     def plan(self, split: Split) -> splits.Plan:
         """Where episodes of `split` may start; raises `InputError` where none of them fits."""
-        return splits.require(split, self._histories, self.config)
+        return splits.require(split, self.histories, self.config)
 
     @cached_property
-    def _histories(self) -> list[splits.History]:
+    def histories(self) -> list[splits.History]:
+        """Where the sessions of each symbol lie."""
         return [splits.history(one.symbol, one.bars, one.time) for one in self.sources]
 
     def market(self, split: Split) -> MarketData:
@@ -135,7 +136,7 @@ class Dataset:
         """Dates of the sessions that the rows of `market(split)` are in, `[R]`."""
         parts = []
         for number, own in self._rows(split):
-            history, places = self._histories[number], np.arange(own.start, own.stop)
+            history, places = self.histories[number], np.arange(own.start, own.stop)
             parts.append(history.dates[np.searchsorted(history.edges, places, side="right") - 1])
         return np.concatenate(parts)
 

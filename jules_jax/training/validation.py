@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -88,4 +87,4 @@ def _hold_out(
         np.asarray(data.episodes), episodes, settings.max_steps_in_episode
     )
     chosen = np.linspace(0, len(starts.row) - 1, min(episodes, len(starts.row))).astype(int)
-    return data, Starts(*(leaf[chosen] for leaf in dataclasses.astuple(starts)))
+    return data, starts.some(chosen)

@@ -1,253 +1,230 @@
 """Walk-forward: trained on one stretch, tested on the next, again and again; the tests joined.
 
-Every fold is a run of its own, `NAME-fold0` and so on, in the registry like any other: a trial. Its
-config has its dates. What is tested is decided before the test is looked at: the last checkpoint,
-or, where the end of the training window is held out to validate on, the one that did best there.
+Every test is judged as any evaluation is: all reference policies beside the trained one, the same
+costs, a replay in the float64 twin. Joined they are one history, and one report is written of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
-import re
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from jules_jax import config
-from jules_jax.agent import policy
-from jules_jax.agent.policy import Policy
-from jules_jax.errors import InputError
-from jules_jax.evaluation import whole_split
-from jules_jax.evaluation.whole_split import Accounts
-from jules_jax.market import dataset, rolling, splits
-from jules_jax.market.dataset import Dataset
+from jules_jax.evaluation import assessment, audit, prices
+from jules_jax.evaluation.assessment import Assessment
+from jules_jax.evaluation.audit import Verification
+from jules_jax.evaluation.report.content import Watched
+from jules_jax.market import rolling
 from jules_jax.market.rolling import Fold, Windows
-from jules_jax.market.splits import Dates
 from jules_jax.training import (
     backend,
     checkpoints,
-    loop,
-    market,
-    population,
-    provenance,
-    registry,
-    run_history,
-    walk_forward_report,
+    examination,
+    folds,
+    judgement,
+    replay,
+    reporting,
 )
+from jules_jax.training.examination import Asked
+from jules_jax.training.judgement import Judgement, Weights
 from jules_jax.training.preparation import Say
-from jules_jax.training.walk_forward_report import Tested, WalkForward
-
-WALK_FORWARD_KEY = 14
-"""Folded into the seed's key for the draws of policies on their tests."""
-DRAWS = 8
-"""Accounts of the sampled policy per symbol, where no other number is asked for."""
 
 
-def command(settings: config.Config, extras: Mapping[str, Any], *, draws: int) -> None:
-    """`evaluate --walk-forward WINDOWS`: trains, tests, prints and, with `--out`, writes.
+@dataclass(frozen=True)
+class Tested:
+    """A fold after its test; the bars are not held any more.
 
-    extras: `walk_forward`, and `init_from` and `out` or None. Raises as `run` and `rolling.parse`.
+    watched: accounts of the greedy policy, bar by bar.
+    """
+
+    fold: Fold
+    weights: Weights
+    found: Assessment
+    verification: Verification
+    watched: Watched
+
+
+@dataclass(frozen=True)
+class WalkForward:
+    """All folds, oldest first, and what their tests come to together.
+
+    notes: what is not tested, or may not be unseen.
+    """
+
+    windows: Windows
+    folds: tuple[Tested, ...]
+    judged: Judgement
+    notes: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the twin agrees in every fold."""
+        return all(each.verification.clean for each in self.folds)
+
+
+def command(settings: config.Config, extras: Mapping[str, Any], asked: Asked, say: Say) -> bool:
+    """`evaluate --walk-forward WINDOWS`: trains, tests, prints and writes; whether the twin agrees.
+
+    extras: `walk_forward`, and `init_from` or None. Raises as `run` and `rolling.parse`.
     """
     windows, init_from = rolling.parse(extras["walk_forward"]), extras["init_from"]
     backend.use_compilation_cache()
     backend.use_cores(settings)
     weights = Path(init_from) if init_from else None
-    found = run(settings, windows, init_from=weights, draws=draws)
-    print(f"\n{walk_forward_report.table(found)}\n")
-    if extras["out"]:
-        print(f"wrote {walk_forward_report.write(found, Path(extras['out']))}")
-
-
-def _print_at_once(text: str) -> None:
-    print(text, flush=True)  # in a pipe, too
+    return run(settings, windows, asked, init_from=weights, say=say).agrees
 
 
 def run(
     settings: config.Config,
     windows: Windows,
+    asked: Asked,
     *,
     init_from: Path | None = None,
-    draws: int = DRAWS,
-    say: Say = _print_at_once,
+    say: Say,
 ) -> WalkForward:
-    """Trains and tests every fold of `market.data`, oldest first.
+    """Trains and tests every fold of `market.data`, oldest first, and writes `asked.out`.
 
     A fold that was trained before, with the same config on the same bars, is not trained again; one
     that was interrupted goes on. `init_from` is a checkpoint that every fold begins with the
     weights of: none by default, and never those of the fold before.
 
     Raises:
-      InputError: before anything is trained, where settings, bars or windows do not suit, or where
-        a run of another config has a fold's name.
+      InputError: before anything is trained, where settings, bars or windows do not suit, where a
+        run of another config has a fold's name, or where `asked.out` cannot be written.
       Diverged, Stopped: as of `loop.train`.
     """
-    settings = _named(settings)
     init_from = checkpoints.find(init_from) if init_from else None
-    recorded = dataset.load(settings)
-    dates = _dates(recorded)
-    cut = rolling.folds(dates, windows, settings.splits)
-    asked = [_settings_of(fold, settings) for fold in cut]
-    notes = (*_notes_of_plans(recorded, cut, asked), *_notes(dates, cut, init_from))
-    digests = market.fingerprint(settings.market)
-    for each in asked:
-        _require_free(each, digests, init_from)
-    say(f"walk-forward  {windows}: {len(cut)} folds of {settings.market.data}")
-    for note in notes:
+    plan = folds.plan(settings, windows, init_from)
+    if asked.out:
+        reporting.claim(asked.out)
+    say(f"walk-forward  {windows}: {len(plan.folds)} folds of {settings.market.data}")
+    for note in plan.notes:
         say(f"              {note}")
-    tested, policies = [], _policies(settings)
-    for fold, each in zip(cut, asked, strict=True):
+    tested = []
+    for fold, own in plan.folds:
         say(f"\nfold {fold.number}      trained {fold.train}, tested {fold.test}\n")
-        checkpoint = _trained(each, fold, init_from, say)
-        _count_opening(each, checkpoint)
-        of_fold = dataclasses.replace(recorded, config=each)
-        tested.append(Tested(fold, checkpoint, _played(policies, of_fold, checkpoint, draws)))
+        checkpoint = folds.trained(own, fold, init_from, say)
+        folds.count_opening(own, checkpoint)
+        tested.append(_tested(fold, own, checkpoint, asked))
         gc.collect()  # the fold's learner and market, whose parts hold one another
-    runs = run_history.runs(registry.read(Path(settings.runs_dir)))
-    openings = sum(each.test_openings for each in runs)
-    return WalkForward(windows, tuple(tested), run_history.trials(runs), openings, notes)
+    weights = [each.weights for each in tested]
+    whole = assessment.joined([each.found for each in tested])
+    judged = judgement.judge(whole, plan.settings, weights, procedure=str(windows))
+    found = WalkForward(windows, tuple(tested), judged, plan.notes)
+    told = as_json(found)
+    _tell(found, told["folds"], say)
+    if asked.out:
+        for file in reporting.write(
+            judged,
+            asked.out,
+            watched=[each.watched for each in tested],
+            replay=replay.told([each.verification for each in tested]),
+            parts={"walk_forward": told},
+            notes=plan.notes,
+        ):
+            say(f"wrote {file}")
+    return found
 
 
-def _named(settings: config.Config) -> config.Config:
-    """With a name that is the same each time, as a finished fold is found by it."""
-    if not settings.market.data:
-        raise InputError("--walk-forward needs bars: market.data is empty, expected --data FILES")
-    if population.is_asked(settings):
-        raise InputError("--walk-forward trains one agent a fold, expected no population")
-    stem = re.sub(r"[^A-Za-z0-9_]+", "-", Path(settings.market.data).name.split(".")[0]).strip("-")
-    return dataclasses.replace(settings, name=settings.name or f"walk-{stem or 'bars'}")
-
-
-def _dates(recorded: Dataset) -> Dates:
-    """Session dates of all symbols together, from `splits.train_from` to `splits.test_until`."""
-    each = [splits.history(one.symbol, one.bars, one.time).dates for one in recorded.sources]
-    return splits.used(np.unique(np.concatenate(each)), recorded.config.splits)
-
-
-def _settings_of(fold: Fold, settings: config.Config) -> config.Config:
-    """The config of a fold's run; without sessions to validate on, nothing is validated."""
-    kept = settings.checkpoints
-    if fold.validation is None:
-        kept = dataclasses.replace(kept, validation_episodes=0)
-    return dataclasses.replace(
-        settings, name=f"{settings.name}-fold{fold.number}", splits=fold.splits, checkpoints=kept
+def _tested(fold: Fold, settings: config.Config, checkpoint: Path, asked: Asked) -> Tested:
+    """A fold's test: all its sessions, under all policies."""
+    final = settings.for_evaluation()
+    params = checkpoints.load_params(checkpoint, settings)
+    ground = prices.recorded(final, "test", asked.draws)
+    found = examination.play(final, params, ground)
+    replayed = replay.replay(final, checkpoint, params, ground, everything=asked.replay_all)
+    return Tested(
+        fold,
+        Weights(checkpoint, checkpoints.digest(params)),
+        dataclasses.replace(found, prices=prices.without_bars(ground)),
+        replayed.verification,
+        replayed.watched[0],
     )
 
 
-def _notes_of_plans(
-    recorded: Dataset, cut: Sequence[Fold], asked: Sequence[config.Config]
-) -> list[str]:
-    """Symbols left out; raises `InputError` where a window is too short for an episode of any."""
-    notes: list[str] = []
-    for fold, settings in zip(cut, asked, strict=True):
-        of_fold = dataclasses.replace(recorded, config=settings)
-        notes += of_fold.plan("train").notes
-        notes += of_fold.plan("validation").notes if fold.validation else ()
-        notes += of_fold.plan("test").notes
-    return notes
+def _tell(found: WalkForward, told: Sequence[Mapping[str, Any]], say: Say) -> None:
+    say("")
+    for note in found.judged.found.prices.notes:
+        say(f"prices      {note}")
+    say(f"\n{table(told)}\n\n{found.judged.text()}\n")
+    for each in found.folds:
+        twin, name = each.verification, f"fold {each.fold.number}"
+        if twin.clean:
+            agrees = f"the twin agrees on {twin.steps:,} steps of {twin.episodes:,} accounts"
+            say(f"{name:<12}{agrees}")
+        else:
+            say(f"{name:<12}the twin disagrees, believe nothing\n{audit.report(twin)}")
 
 
-def _notes(dates: Dates, cut: Sequence[Fold], init_from: Path | None) -> list[str]:
-    """What is not tested, and what may not be unseen."""
-    notes, last = [], cut[-1].test.last
-    if left := int(np.count_nonzero(dates > np.datetime64(last))):
-        notes.append(f"sessions after {last} are not used: {left}, too few for one more fold")
-    if init_from:
-        notes.append(
-            f"every fold begins with the weights of {init_from}: what those were trained on is not "
-            "unseen"
-        )
-    return notes
+# -- what is told of folds -----------------------------------------------------------------------
 
 
-def _policies(settings: config.Config) -> tuple[Policy, ...]:
-    precision, patience = settings.network.matmul_precision, settings.network.greedy_patience
-    return (
-        policy.from_network(greedy=False, precision=precision),
-        policy.from_network(greedy=True, patience=patience, precision=precision),
-    )
-
-
-def _require_free(
-    settings: config.Config, digests: Mapping[str, str], init_from: Path | None
-) -> None:
-    """Raises `InputError` where a run has the fold's name that is not the one asked for."""
-    run = Path(settings.runs_dir) / settings.name
-    found = checkpoints.steps(Path(settings.checkpoint_dir) / settings.name)
-    if not found:
-        if run.exists():
-            raise InputError(
-                f"{run} exists without a checkpoint, expected a run's; choose a --name"
-            )
-        return
-    meta = checkpoints.load_meta(found[0])
-    for key, (saved, asked) in provenance.changes(meta, settings).items():
-        raise InputError(
-            f"{run} was trained with {key} {saved!r}, and {asked!r} is asked for, expected the "
-            "same or another --name"
-        )
-    provenance.require_same_data(meta, digests)
-    began, begins = _origin(settings), str(init_from) if init_from else None
-    if began != begins:
-        raise InputError(
-            f"{run} began with {f'the weights of {began}' if began else 'new weights'}, and "
-            f"{f'those of {begins}' if begins else 'new ones'} are asked for, expected the same "
-            "or another --name"
-        )
-
-
-def _origin(settings: config.Config) -> str | None:
-    """The checkpoint that a run began with the weights of, as the registry has it."""
-    lines = registry.read(Path(settings.runs_dir))
-    began = [x for x in lines if x["run"] == settings.name and x["event"] == "started"]
-    return began[-1].get("init_from") if began else None
-
-
-def _trained(settings: config.Config, fold: Fold, init_from: Path | None, say: Say) -> Path:
-    """The checkpoint to test: of a run made now, gone on with, or finished before."""
-    directory = Path(settings.checkpoint_dir) / settings.name
-    found = checkpoints.steps(directory)
-    if not found:
-        loop.train(settings, init_from=init_from, say=say)
-    elif int(found[0].name) < settings.num_updates:
-        loop.train(settings, resume=True, say=say)
-    else:
-        say(f"trained before: {directory}")
-    return _chosen(directory, fold)
-
-
-def _chosen(directory: Path, fold: Fold) -> Path:
-    """The last checkpoint of a finished run, or the best by validation where there was one."""
-    kept = checkpoints.steps(directory)
-    if fold.validation is None:
-        return kept[0]
-    scores = checkpoints.load_meta(kept[0])["run"]["scores"]
-    scored = [path for path in kept if path.name in scores]
-    return max(scored, key=lambda path: (scores[path.name], int(path.name)), default=kept[0])
-
-
-def _count_opening(settings: config.Config, checkpoint: Path) -> None:
-    """Enters in the registry that a test was looked at, once for a fold's checkpoint."""
-    for line in registry.read(Path(settings.runs_dir)):
-        opened = line["run"] == settings.name and line["event"] == run_history.OPENED
-        if opened and line.get("checkpoint") == str(checkpoint):
-            return
-    run_history.opened_test_split(settings, checkpoint)
-
-
-def _played(
-    policies: Sequence[Policy], of_fold: Dataset, checkpoint: Path, draws: int
-) -> dict[str, Accounts]:
-    """Every policy on the fold's test; the greedy one draws nothing, so one account is all."""
-    settings = of_fold.config
-    weights = checkpoints.load_params(checkpoint, settings)
-    key = jax.random.fold_in(jax.random.key(settings.seed), WALK_FORWARD_KEY)
+def as_json(found: WalkForward) -> dict[str, Any]:
+    """As `report.schema.WALK_FORWARD`."""
+    judged = found.judged
+    greedy = next(iter(judged.policies))
     return {
-        who.name: whole_split.play(
-            who, weights, of_fold, "test", key, draws=draws if who.entropy else 1
-        )
-        for who in policies
+        "windows": str(found.windows),
+        "folds": [_fold(each) for each in found.folds],
+        "overall": judged.policies[greedy]["overall"],
+        "sentence": judged.sentence,
+        "trials": judged.luck.trials,
+        "test_openings": judgement.openings(judged.settings),
+        "notes": list(found.notes),
     }
+
+
+def _fold(tested: Tested) -> dict[str, Any]:
+    fold, found = tested.fold, tested.found
+    greedy, sampled = (name for name, kind in found.kinds.items() if kind == "trained")
+    net = {name: found.net_pnl(name).value for name in found.ledgers}
+    best, own = assessment.best_reference(found.kinds, net), found.figures(greedy)
+    return {
+        "train": list(fold.train),
+        "validation": list(fold.validation) if fold.validation else None,
+        "test": list(fold.test),
+        "sessions": len(found.prices.labels),
+        "symbols": [found.prices.symbols[number] for number in found.symbols],
+        "net_pnl": net[greedy],
+        "sampled_net_pnl": net[sampled],
+        "best_reference": best,
+        "best_reference_net_pnl": net[best],
+        "gross_pnl": own["gross_pnl"].value,
+        "cost_total_bp": own["cost_total_bp"].value,
+        "sharpe": own["sharpe"].value,
+        "sharpe_error": own["sharpe"].error,
+        "stopped_accounts": found.stopped(greedy),
+        "checkpoint": str(tested.weights.checkpoint),
+        "checkpoint_hash": tested.weights.digest,
+    }
+
+
+def table(folds: Sequence[Mapping[str, Any]]) -> str:
+    """The folds as text, one a line: the greedy policy's figures, the others' net P&L.
+
+    folds: as `report.schema.FOLD`, what is not known NaN.
+    """
+    head = (
+        f"{'greedy':<8}{'trained':<26}{'tested':<26}{'sessions':>8}{'net P&L, $':>13}"
+        f"{'gross, $':>13}{'costs, bp':>11}{'Sharpe':>17}{'stopped':>9}{'sampled, $':>13}"
+        "  best reference, $"
+    )
+    return "\n".join([head, "-" * len(head), *(_line(*each) for each in enumerate(folds))])
+
+
+def _line(number: int, fold: Mapping[str, Any]) -> str:
+    trained, tested = (" to ".join(fold[name]) for name in ("train", "test"))
+    costs, ratio, error = (fold[name] for name in ("cost_total_bp", "sharpe", "sharpe_error"))
+    return (
+        f"{f'fold {number}':<8}{trained:<26}{tested:<26}{fold['sessions']:>8}"
+        f"{fold['net_pnl']:>13,.2f}{fold['gross_pnl']:>13,.2f}"
+        f"{'–' if math.isnan(costs) else f'{costs:.2f}':>11}"
+        f"{'–' if math.isnan(ratio) else f'{ratio:.2f} ± {error:.2f}':>17}"
+        f"{fold['stopped_accounts']:>9}{fold['sampled_net_pnl']:>13,.2f}"
+        f"  {fold['best_reference']} {fold['best_reference_net_pnl']:,.2f}"
+    )

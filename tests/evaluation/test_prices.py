@@ -118,3 +118,29 @@ def test_whole_chunks_of_accounts_are_played(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_empty_split_is_refused(root: Path) -> None:
     with pytest.raises(InputError, match="split"):
         prices.recorded(played.recorded_settings(root, test_from="2025-06-01"), "test", 1)
+
+
+def test_an_empty_split_is_told_of_in_sessions(root: Path) -> None:
+    with pytest.raises(InputError) as error:
+        prices.recorded(played.recorded_settings(root, test_from="2025-06-01"), "test", 1)
+    assert str(error.value) == (
+        f"{root}: the test split (no date from 2025-06-01 on) has no session with bars, expected "
+        "at least one, after the 50 bars of warm-up, of those from 2025-03-03 to 2025-03-18"
+    )
+
+
+def test_a_symbol_without_a_session_in_the_split_is_left_out_in_a_sentence(root: Path) -> None:
+    settings = played.recorded_settings(root, validation_from="2025-03-11", test_from="2025-03-12")
+    ground = prices.recorded(settings, "validation", 2)
+    assert ground.accounts == 2
+    assert ground.notes[-1] == (
+        "BBB is left out of the validation split (2025-03-11 to 2025-03-11): it has no session "
+        "with bars there"
+    )
+
+
+def test_a_session_is_as_long_as_one_symbols_however_many_there_are(recorded: Prices) -> None:
+    (chunk,) = recorded.chunks()
+    assert chunk.session_bars == 390
+    (chunk, *_) = played.simulated().chunks()
+    assert chunk.session_bars == 60

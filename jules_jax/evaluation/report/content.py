@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jules_jax.env.record import StepRecord
-from jules_jax.evaluation import scores
+from jules_jax.evaluation import assessment, scores
 from jules_jax.evaluation.assessment import Assessment
 from jules_jax.evaluation.ledger import BUCKET_MINUTES, Ledger
 from jules_jax.evaluation.prices import Chunk, Prices
@@ -60,8 +61,7 @@ def policies(found: Assessment, luck: Luck) -> dict[str, Any]:
     for name, ledger in found.ledgers.items():
         by_symbol = {}
         if len(names) > 1:
-            numbers = np.unique(found.accounts.symbol).tolist()
-            by_symbol = {names[n]: metrics(found, name, luck, symbol=n) for n in numbers}
+            by_symbol = {names[n]: metrics(found, name, luck, symbol=n) for n in found.symbols}
         told[name] = {
             "kind": found.kinds[name],
             "overall": metrics(found, name, luck),
@@ -81,8 +81,7 @@ def _daily(found: Assessment, name: str) -> dict[str, Any]:
     labels = found.prices.labels
     if not labels:
         return {"labels": [], "net": [], "low": [], "high": []}
-    accounts = found.accounts
-    dollars = found.days(name).returns * accounts.capital * len(np.unique(accounts.symbol))
+    dollars = scores.by_draw(found.ledgers[name].sums["pnl/net"], found.accounts)
     low, high = np.quantile(dollars, BAND, axis=0)
     return {"labels": list(labels), "net": dollars.mean(axis=0), "low": low, "high": high}
 
@@ -133,12 +132,20 @@ def _requests(ledger: Ledger) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Watched:
-    """Sessions of some accounts of one policy, bar by bar: `[N, T]` records on a chunk."""
+    """Sessions of some accounts of one policy, bar by bar: `[N, T]` records.
+
+    session, minute: of table rows; before, complete: of accounts, as `Chunk` has them. labels,
+    symbols: as `Prices` has them.
+    """
 
     policy: str
     record: StepRecord
-    chunk: Chunk
-    prices: Prices
+    session: Array
+    minute: Array
+    before: Array
+    complete: Array
+    labels: tuple[str, ...]
+    symbols: tuple[str, ...]
 
     def sessions(self) -> list[tuple[int, NDArray[np.intp]]]:
         """Accounts and the steps of each session that they see whole, in order."""
@@ -146,8 +153,8 @@ class Watched:
         live = np.asarray(self.record.time) > 0
         rows = np.asarray(self.record.row)
         for account in range(len(rows)):
-            place = self.chunk.session[rows[account]] - self.chunk.before[account]
-            for session in np.flatnonzero(self.chunk.complete[account]):
+            place = self.session[rows[account]] - self.before[account]
+            for session in np.flatnonzero(self.complete[account]):
                 steps = np.flatnonzero(live[account] & (place == session))
                 if len(steps):
                     found.append((account, steps))
@@ -156,21 +163,30 @@ class Watched:
     def label(self, account: int, steps: NDArray[np.intp]) -> str:
         """The date of a session, or which it is of an episode."""
         row = int(np.asarray(self.record.row)[account, steps[0]])
-        session = int(self.chunk.session[row] - self.chunk.before[account])
-        if self.prices.labels:
-            return self.prices.labels[session]
-        return f"episode {account}, session {session}"
+        session = int(self.session[row] - self.before[account])
+        return self.labels[session] if self.labels else f"episode {account}, session {session}"
+
+    def net(self, account: int, steps: NDArray[np.intp]) -> float:
+        """Net P&L of a session, dollars."""
+        return float(np.asarray(self.record.net_pnl, np.float64)[account, steps].sum())
 
 
-def shown(watched: Watched) -> list[dict[str, Any]]:
-    """The sessions of lowest, median and highest net P&L, as `schema.SESSION`."""
-    every = watched.sessions()
-    net = np.asarray(watched.record.net_pnl, np.float64)
-    order = np.argsort([net[account, steps].sum() for account, steps in every], kind="stable")
+def watched(policy: str, record: StepRecord, chunk: Chunk, prices: Prices) -> Watched:
+    """Records `[N, T]` of the accounts of a chunk, and what is to be known of its rows."""
+    return Watched(
+        policy, record, chunk.session, chunk.minute, chunk.before, chunk.complete, prices.labels,
+        prices.symbols,
+    )  # fmt: skip
+
+
+def shown(watched: Sequence[Watched]) -> list[dict[str, Any]]:
+    """The sessions of lowest, median and highest net P&L of all, as `schema.SESSION`."""
+    every = [(one, *session) for one in watched for session in one.sessions()]
+    order = np.argsort([one.net(account, steps) for one, account, steps in every], kind="stable")
     chosen = [order[0], order[len(order) // 2], order[-1]] if len(order) else []
     words = ("worst", "median", "best")
     return [
-        _session(watched, *every[place], word)
+        _session(*every[place], word)
         for place, word in dict(zip(chosen, words, strict=False)).items()
     ]
 
@@ -184,7 +200,7 @@ def _session(watched: Watched, account: int, steps: NDArray[np.intp], word: str)
 
     unit = of("quantity_step")
     symbol = int(of("symbol")[0])
-    names = watched.prices.symbols
+    names = watched.symbols
     fills = [
         {"bar": bar, "price": of(price)[bar], "quantity": of(name)[bar] * unit[bar], "forced": own}
         for name, price, forced in (
@@ -206,20 +222,23 @@ def _session(watched: Watched, account: int, steps: NDArray[np.intp], word: str)
     }
 
 
-def raster(watched: Watched) -> dict[str, Any] | None:
+def raster(watched: Sequence[Watched]) -> dict[str, Any] | None:
     """What was asked for in each minute of some sessions, as `schema.RASTER`; None without any."""
-    every = watched.sessions()
+    every = [(one, *session) for one in watched for session in one.sessions()]
     if not every:
         return None
     some = [every[place] for place in np.unique(np.linspace(0, len(every) - 1, ROWS).astype(int))]
-    minutes = watched.chunk.minute
-    rows = np.asarray(watched.record.row)
-    columns = np.unique(minutes[rows[rows > 0]])
+
+    def minutes(one: Watched, account: int, steps: NDArray[np.intp]) -> Array:
+        asked: Array = one.minute[np.asarray(one.record.row)[account, steps]]
+        return asked
+
+    columns = np.unique(np.concatenate([minutes(*each) for each in every]))
     lines = np.full((len(some), len(columns)), np.nan)
-    for line, (account, steps) in zip(lines, some, strict=True):
-        place = np.searchsorted(columns, minutes[rows[account, steps]])
-        line[place] = np.asarray(watched.record.request)[account, steps]
-    labels = [watched.label(*each) for each in some]
+    for line, (one, account, steps) in zip(lines, some, strict=True):
+        place = np.searchsorted(columns, minutes(one, account, steps))
+        line[place] = np.asarray(one.record.request)[account, steps]
+    labels = [one.label(account, steps) for one, account, steps in some]
     return {"labels": labels, "minute": columns, "request": lines}
 
 
@@ -230,33 +249,37 @@ CONFIDENT = 0.95
 
 
 def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
-    """Whether the policy has anything, and how sure we are, in one sentence."""
-    name = next(name for name, kind in found.kinds.items() if kind == "trained")
-    own = told[name]["overall"]
-    net, gross, unit = own["net_pnl"], own["gross_pnl"], found.prices.unit
-    beside = {
-        other: each["overall"]["net_pnl"]["value"]
-        for other, each in told.items()
-        if each["kind"] == "reference"
-    }
-    best = max(beside, key=lambda other: beside[other])
-    money = f"${net['value']:,.2f} {_bounds(net)}"
+    """Whether the policy has anything, and how sure we are, in one sentence.
+
+    It is about the first of the trained policies, the greedy one: that is decided beforehand. Where
+    it does not trade, what the other one nets is added.
+    """
+    name, *others = (name for name, kind in found.kinds.items() if kind == "trained")
+    own, real = told[name]["overall"], bool(found.prices.labels)
+    net, gross = own["net_pnl"], own["gross_pnl"]
+    every = {other: each["overall"]["net_pnl"]["value"] for other, each in told.items()}
+    best = assessment.best_reference(found.kinds, every)
+    money, account = f"${net['value']:,.2f} {_bounds(net)}", _account(found.prices)
     if not own["turnover"]["value"]:
-        return f"It does not trade: {name} neither earns nor loses anything (an {unit})."
-    where = f"an {unit} after all costs"
+        edge = ", so it has no edge on real bars" if real else ""
+        more = "".join(_beside(other, told[other]["overall"]) for other in others)
+        return f"It does not trade{edge}: {name} earns and loses nothing ({account}){more}."
+    where = f"{account} after all costs"
     if net["high"] < 0:
-        return f"It loses: {name} nets {money} {where}; before costs ${gross['value']:,.2f}."
+        edge = ", so it has no edge on real bars" if real else ""
+        return f"It loses{edge}: {name} nets {money} {where}; before costs ${gross['value']:,.2f}."
     if not net["low"] > 0:
+        edge = " on real bars" if real else ""
         because = "; what it earns before costs is paid away" if gross["low"] > 0 else ""
-        return f"No edge after costs is shown: {name} nets {money} {where}{because}."
+        return f"No edge after costs is shown{edge}: {name} nets {money} {where}{because}."
     beyond = found.beyond(name, best)
     if beyond.low > 0:
-        versus = f"more than the best reference policy ({best}: ${beside[best]:,.2f})"
+        versus = f"more than the best reference policy ({best}: ${every[best]:,.2f})"
     elif beyond.high < 0:
-        versus = f"but {best} earns more, ${beside[best]:,.2f}"
+        versus = f"but {best} earns more, ${every[best]:,.2f}"
     else:
-        versus = f"no more, as far as can be told, than {best} with ${beside[best]:,.2f}"
-    if not found.prices.labels:
+        versus = f"no more, as far as can be told, than {best} with ${every[best]:,.2f}"
+    if not real:
         return (
             f"It earns on these simulated prices: {name} nets {money} {where}, {versus}; of real "
             "prices this says nothing."
@@ -269,6 +292,25 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
     return (
         f"It earned, and luck alone seldom does: {name} nets {money} {where}, {versus}; {chance}."
     )
+
+
+def _account(ground: Prices) -> str:
+    """What an account is; of joined tests, that they were unseen, and how many there are."""
+    if not ground.windows:
+        return f"an {ground.unit}"
+    tests = f"{ground.windows} test window{'' if ground.windows == 1 else 's'}"
+    return f"an account through {len(ground.labels):,} unseen sessions in {tests}"
+
+
+def _beside(name: str, own: dict[str, Any]) -> str:
+    """What a policy nets that trades while the one that counts does not."""
+    if not own["turnover"]["value"]:
+        return ""
+    net = own["net_pnl"]
+    verdict = "which is no edge either"
+    if net["low"] > 0:
+        verdict = "but it was not the one to be judged"
+    return f"; {name}, which trades, nets ${net['value']:,.2f} {_bounds(net)}, {verdict}"
 
 
 def _bounds(score: dict[str, float]) -> str:
@@ -296,7 +338,7 @@ def table(found: Assessment, told: dict[str, Any]) -> str:
             f"{own['trades_per_session']:.1f}",
             f"{own['exposure']:.0%}",
             f"{own['max_drawdown']:.2%}",
-            f"{own['reward']:.2f}",
+            f"{own['reward']:,.2f}",
         ))  # fmt: skip
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     head, *lines = [

@@ -664,6 +664,10 @@ def walk_forward(report: Report, look: Look) -> Figure | None:
     panel.bar(places, net, width=0.7, color=_sides(net, look), alpha=0.75)
     total = np.nancumsum(net)
     panel.plot(places, total, "o-", color=look["ink"], lw=1.2, markersize=3, label="running sum")
+    rivals = _array(fold["best_reference_net_pnl"] for fold in folds)
+    panel.plot(
+        places, rivals, "D", color=look["muted"], markersize=4, label="best reference policy"
+    )
     labels = [str(fold["test"][0]) if fold["test"] else "" for fold in folds]
     _labelled(panel, labels, 3 if look.narrow else 8)
     panel.set_ylabel("net P&L of the fold")

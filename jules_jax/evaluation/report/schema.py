@@ -259,8 +259,8 @@ SESSION = Record(
 PROVENANCE = Record(
     "provenance",
     {
-        "checkpoint": Key(TEXT, "where the weights are from"),
-        "checkpoint_hash": Key(TEXT, "of the weights", null=True),
+        "checkpoint": Key(TEXT, "where the weights are from; of a walk-forward a line a fold"),
+        "checkpoint_hash": Key(TEXT, "of the weights; likewise", null=True),
         "config_hash": Key(TEXT, "of the resolved settings", null=True),
         "code": Key(TEXT, "commit or hash of the code", null=True),
         "versions": Key(MapOf(TEXT, "LIBRARY"), "of what it ran on"),
@@ -346,17 +346,36 @@ FOLD = Record(
     "fold",
     {
         "train": Key(ListOf(VALUE), "first and last session trained on"),
+        "validation": Key(
+            ListOf(VALUE), "first and last session of those to choose a checkpoint by", null=True
+        ),
         "test": Key(ListOf(VALUE), "first and last session traded"),
-        "net_pnl": Key(NUMBER, "dollars", null=True),
+        "sessions": Key(WHOLE, "traded"),
+        "symbols": Key(TEXTS, "traded"),
+        "net_pnl": Key(NUMBER, "of the greedy policy, dollars an account", null=True),
+        "sampled_net_pnl": Key(NUMBER, "of the sampled policy, dollars an account", null=True),
+        "best_reference": Key(TEXT, "the reference policy that nets most on this test"),
+        "best_reference_net_pnl": Key(NUMBER, "of that one, dollars an account", null=True),
+        "gross_pnl": Key(NUMBER, "of the greedy policy, dollars an account", null=True),
+        "cost_total_bp": Key(NUMBER, "of the greedy policy, of turnover", null=True),
+        "sharpe": Key(NUMBER, "of the greedy policy, a year", null=True),
+        "sharpe_error": Key(NUMBER, "standard error of that", null=True),
+        "stopped_accounts": Key(WHOLE, "of the greedy policy, ended by a hard breach"),
+        "checkpoint": Key(TEXT, "that was tested"),
+        "checkpoint_hash": Key(TEXT, "of its weights"),
     },
     open=True,
 )
 WALK_FORWARD = Record(
     "walk-forward",
     {
+        "windows": Key(TEXT, "lengths in sessions, as asked for"),
         "folds": Key(ListOf(FOLD), "in order"),
-        "overall": Key(ALL_METRICS, "of the test sessions of all folds together"),
+        "overall": Key(ALL_METRICS, "of the greedy policy, of all tests joined"),
         "sentence": Key(TEXT, "what came out"),
+        "trials": Key(WHOLE, "runs ever started, by the registry, or more with records"),
+        "test_openings": Key(WHOLE, "times that test splits were opened, these included"),
+        "notes": Key(TEXTS, "what is not tested, or may not be unseen"),
     },
 )
 REPORT = Record(

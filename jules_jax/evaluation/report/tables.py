@@ -391,22 +391,50 @@ def folds(report: Report) -> Table | None:
     if walk is None:
         return None
     extra = _extra(walk["folds"], schema.FOLD)
-    places = wording.decimals_of([fold["net_pnl"] for fold in walk["folds"]], "dollars")
+    moneys = [fold[key] for fold in walk["folds"] for key in ("net_pnl", "best_reference_net_pnl")]
+    places = wording.decimals_of(moneys, "dollars")
     shown = tuple(
         Row(
             f"{number}",
             "",
             (
-                Cell(wording.loose(fold["train"]), side="text"),
-                Cell(wording.loose(fold["test"]), side="text"),
+                Cell(
+                    wording.loose(fold["test"]),
+                    f"trained on {wording.loose(fold['train'])}",
+                    side="text",
+                ),
+                Cell(f"{fold['sessions']:,}"),
                 Cell(wording.show(fold["net_pnl"], "dollars", places)),
+                Cell(wording.show(fold["sampled_net_pnl"], "dollars", places)),
+                Cell(
+                    wording.show(fold["best_reference_net_pnl"], "dollars", places),
+                    fold["best_reference"],
+                ),
+                Cell(wording.show(fold["gross_pnl"], "dollars", places)),
+                Cell(wording.show(fold["cost_total_bp"], "bp")),
+                Cell(
+                    wording.show(fold["sharpe"], "", 2),
+                    wording.plus_minus({"error": fold["sharpe_error"]}, "", 2),
+                ),
+                Cell(f"{fold['stopped_accounts']:,}"),
                 *(Cell(wording.loose(fold.get(key))) for key in extra),
             ),
         )
-        for number, fold in enumerate(walk["folds"], 1)
+        for number, fold in enumerate(walk["folds"])
     )
-    heads = ("Trained on", "Tested on", "Net P&L", *map(wording.heading, extra))
-    return Table("Test sessions only", "Fold", tuple((name, "") for name in heads), shown)
+    heads = (
+        ("Tested on", ""),
+        ("Sessions", ""),
+        ("Net P&L", "of the greedy policy, an account"),
+        ("Sampled", "net P&L of the sampled policy, an account"),
+        ("Best reference", "net P&L of the reference policy that nets most"),
+        ("Gross", "of the greedy policy, an account"),
+        ("Costs", "of the greedy policy, of turnover"),
+        ("Sharpe ratio", "of the greedy policy, ± one standard error"),
+        ("Stopped", "accounts of the greedy policy that a hard breach has ended"),
+    )
+    columns = (*heads, *((wording.heading(key), "") for key in extra))
+    return Table("Test sessions only", "Fold", columns, shown)
 
 
 def walk_overall(report: Report) -> Table | None:

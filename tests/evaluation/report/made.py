@@ -306,11 +306,28 @@ def walk_forward() -> dict[str, Any]:
             {
                 "train": [f"2025-{month:02}-01", f"2025-{month + 2:02}-28"],
                 "test": [f"2025-{month + 3:02}-01", f"2025-{month + 3:02}-28"],
+                "validation": None,
+                "sessions": 20,
+                "symbols": ["SPY", "NVDA"],
                 "net_pnl": net,
+                "sampled_net_pnl": net - 4.0,
+                "best_reference": "buy and hold" if month % 2 else "flat",
+                "best_reference_net_pnl": 55.0 if month % 2 else 0.0,
+                "gross_pnl": net + 30.0,
+                "cost_total_bp": 3.1,
+                "sharpe": net / 20 if month > 1 else math.nan,
+                "sharpe_error": 3.6 if month > 1 else math.nan,
+                "stopped_accounts": month % 2,
+                "checkpoint": f"checkpoints/walk-fold{month - 1}/120",
+                "checkpoint_hash": "9f2c5b1e7d0a4c38" * 4,
                 "updates": 120,
             }
             for month, net in enumerate((31.0, -60.0, -12.5, 44.0, -80.0), 1)
         ],
+        "windows": "train=60d,test=20d,step=20d",
+        "trials": 137,
+        "test_openings": 6,
+        "notes": ["sessions after 2025-08-28 are not used: 4, too few for one more fold"],
         "overall": metrics(-77.5, 80.0),
         "sentence": "Out of sample the five folds together lost $77.50 (95 % interval −$234 to "
         "$79): no edge after costs was found.",

@@ -16,14 +16,22 @@ from jules_jax.evaluation.scores import Score
 from tests.evaluation.report import made
 
 GREEDY = "trained, greedy"
-KINDS = {GREEDY: "trained", "flat": "reference", "random": "reference", "oracle": "oracle"}
+SAMPLED = "trained, sampled"
+KINDS = {
+    GREEDY: "trained", SAMPLED: "trained", "flat": "reference", "random": "reference",
+    "oracle": "oracle",
+}  # fmt: skip
 
 
 def said(
     net: tuple[float, float, float], *, gross: tuple[float, float] = (1.0, 0.5),
     turnover: float = 1.0, dsr: float = 0.5, dated: bool = True, rival: float = 0.0,
+    windows: int = 0, sampled: tuple[float, float, float] | None = None,
 ) -> str:  # fmt: skip
-    """The sentence on a policy that nets so much, the ends of its interval second and third."""
+    """The sentence on a policy that nets so much, the ends of its interval second and third.
+
+    sampled: of the policy that draws; None: it does not trade.
+    """
     values = {
         "net_pnl": dict(zip(("value", "low", "high"), net, strict=True)),
         "gross_pnl": dict(zip(("value", "low"), gross, strict=True)),
@@ -36,7 +44,11 @@ def said(
         for name, value in net_of.items()
     }
     told[GREEDY] = {"kind": "trained", "overall": values}
-    ground = SimpleNamespace(unit="account over 19 sessions", labels=("2025-03-10",) * dated)
+    drawn = dict(zip(("value", "low", "high"), sampled or (0.0, 0.0, 0.0), strict=True))
+    drawing = {"net_pnl": drawn, "turnover": {"value": float(sampled is not None)}}
+    told[SAMPLED] = {"kind": "trained", "overall": drawing}
+    labels = ("2025-03-10",) * 60 * dated
+    ground = SimpleNamespace(unit="account over 19 sessions", labels=labels, windows=windows)
     ends = (net[1] - rival, net[2] - rival)
     found: Any = SimpleNamespace(
         kinds=KINDS, prices=ground, beyond=lambda name, other: Score(net[0] - rival, *ends)
@@ -45,17 +57,23 @@ def said(
 
 
 NAN = float("nan")
+NO_EDGE = "No edge after costs is shown"
 CASES = {
-    "loses": (said((-30, -40, -20)), "It loses: ", "−"),
-    "no edge": (said((5, -10, 20), gross=(9, -1)), "No edge after costs is shown: ", ""),
-    "paid away": (said((5, -10, 20), gross=(90, 60)), "No edge after costs is shown: ", "away."),
-    "no interval": (said((5, NAN, NAN)), "No edge after costs is shown: ", "[no interval]"),
-    "no trades": (said((0, 0, 0), turnover=0), "It does not trade: ", ""),
+    "loses": (said((-30, -40, -20)), "It loses, so it has no edge on real bars: ", "−"),
+    "loses on paths": (said((-30, -40, -20), dated=False), "It loses: ", "−"),
+    "no edge": (said((5, -10, 20), gross=(9, -1)), f"{NO_EDGE} on real bars: ", ""),
+    "no edge on paths": (said((5, -10, 20), gross=(9, -1), dated=False), f"{NO_EDGE}: ", ""),
+    "paid away": (said((5, -10, 20), gross=(90, 60)), f"{NO_EDGE} on real bars: ", "away."),
+    "no interval": (said((5, NAN, NAN)), f"{NO_EDGE} on real bars: ", "[no interval]"),
+    "no trades": (
+        said((0, 0, 0), turnover=0), "It does not trade, so it has no edge on real bars: ", "",
+    ),
+    "no trades on paths": (said((0, 0, 0), turnover=0, dated=False), "It does not trade: ", ""),
     "simulated": (said((30, 20, 40), dated=False), "It earns on these simulated prices", "nothing"),
     "luck": (said((30, 20, 40), dsr=0.6), "It earned, but not beyond luck: ", "probability 60%"),
     "no luck known": (said((30, 20, 40), dsr=NAN), "It earned, but not beyond luck: ", ""),
     "earned": (said((30, 20, 40), dsr=0.97), "It earned, and luck alone seldom", "12 trials"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("sentence", "begins", "words"), CASES.values(), ids=CASES.keys())
@@ -69,6 +87,31 @@ def test_the_best_reference_policy_is_named_and_the_oracle_is_none() -> None:
     assert "more than the best reference policy (random: $10.00)" in said((30, 20, 40), rival=10)
     assert "but random earns more, $50.00" in said((30, 20, 40), rival=50)
     assert "no more, as far as can be told, than random with $25.00" in said((30, 20, 40), rival=25)
+
+
+def test_joined_tests_are_said_to_be_unseen_and_are_counted() -> None:
+    unseen = "an account through 60 unseen sessions in 3 test windows"
+    for each in (
+        said((-30, -40, -20), windows=3),
+        said((5, -10, 20), windows=3),
+        said((0, 0, 0), turnover=0, windows=3),
+        said((30, 20, 40), windows=3),
+    ):
+        assert unseen in each and each.endswith(".") and each.count(". ") == 0
+    assert "unseen sessions in 1 test window " in said((5, -10, 20), windows=1)
+    assert "unseen" not in said((5, -10, 20))
+
+
+def test_where_the_greedy_policy_does_not_trade_the_sampled_one_is_told_of() -> None:
+    def told(sampled: tuple[float, float, float] | None) -> str:
+        return said((0, 0, 0), turnover=0, sampled=sampled, windows=3)
+
+    assert told((-7, -9, -5)).endswith(
+        "; trained, sampled, which trades, nets $-7.00 [-9.00, -5.00], which is no edge either."
+    )
+    assert told((2, -9, 13)).endswith("nets $2.00 [-9.00, 13.00], which is no edge either.")
+    assert told((7, 5, 9)).endswith("nets $7.00 [5.00, 9.00], but it was not the one to be judged.")
+    assert "sampled" not in told(None) and "sampled" not in said((5, -10, 20), sampled=(7, 5, 9))
 
 
 def test_only_costs_that_ate_an_edge_are_said_to_have() -> None:
@@ -99,11 +142,11 @@ def watched(*, complete: bool = True) -> content.Watched:
         minute=np.tile(np.arange(4.0), 6), market=market,
     )  # fmt: skip
     ground: Any = SimpleNamespace(labels=(), symbols=("simulated",))
-    return content.Watched(GREEDY, record, chunk, ground)
+    return content.watched(GREEDY, record, chunk, ground)
 
 
 def test_the_sessions_shown_are_the_worst_the_median_and_the_best_of_whole_ones() -> None:
-    shown = content.shown(watched())
+    shown = content.shown([watched()])
     told = [(sum(each["net"]), each["label"]) for each in shown]
     assert told == [
         (-3, "episode 1, session 1 (worst)"),
@@ -120,7 +163,7 @@ def test_the_sessions_shown_are_the_worst_the_median_and_the_best_of_whole_ones(
 
 
 def test_the_raster_has_a_line_a_session_and_a_column_a_minute() -> None:
-    found = content.raster(watched())
+    found = content.raster([watched()])
     assert found is not None
     assert found["labels"][:2] == ["episode 0, session 1", "episode 0, session 2"]
     np.testing.assert_array_equal(found["minute"], np.arange(4))
@@ -129,8 +172,8 @@ def test_the_raster_has_a_line_a_session_and_a_column_a_minute() -> None:
 
 
 def test_without_a_whole_session_nothing_is_shown() -> None:
-    assert content.shown(watched(complete=False)) == []
-    assert content.raster(watched(complete=False)) is None
+    assert content.shown([watched(complete=False)]) == []
+    assert content.raster([watched(complete=False)]) is None
 
 
 # -- figures and table ---------------------------------------------------------------------------
@@ -172,7 +215,9 @@ def assessed() -> Any:
         }
         ledgers[name] = dataclasses.replace(ledger, sums=ledger.sums | more, by_time=by_time)
     days = tuple(f"2025-03-{day:02d}" for day in range(10, 21))
-    ground: Any = SimpleNamespace(symbols=("AAA", "BBB"), labels=days, unit="account")
+    ground: Any = SimpleNamespace(
+        symbols=("AAA", "BBB"), labels=days, unit="account", windows=0
+    )  # fmt: skip
     return Assessment(ground, accounts, ledgers, kinds, dict(kinds), ())
 
 
