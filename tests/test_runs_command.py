@@ -182,9 +182,10 @@ def test_pruning_leaves_alone_a_run_that_may_be_going_on(root, capsys):
     _, out, _ = run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
     assert left(root)["runs"] == ["a", "d"]
     assert "1 runs that are trained, or were written to within the last hour, stay" in out
-    assert "nothing to remove besides the newest 1" in run(
-        capsys, "runs", "prune", "--keep", "1", "--yes", *places(root)
-    )[1]
+    assert (
+        "nothing to remove besides the newest 1"
+        in run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))[1]
+    )
 
 
 def test_pruning_leaves_alone_a_population_whose_members_train(root, capsys):

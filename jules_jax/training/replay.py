@@ -6,6 +6,7 @@ What is told of a policy rests on it: where the twin disagrees, nothing is to be
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,7 +19,6 @@ import numpy as np
 
 from jules_jax import config
 from jules_jax.agent import network
-from jules_jax.env.params import make_params
 from jules_jax.evaluation import assessment, audit
 from jules_jax.evaluation.audit import Verification, recording
 from jules_jax.evaluation.prices import Chunk, Prices
@@ -59,9 +59,9 @@ def replay(
     wanted = ground.accounts if everything else max(kept, min(REPLAYED, ground.accounts))
     with ExitStack() as stack:
         place = trail or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "audit"
-        _record(final, checkpoint, params, ground, wanted, place)
-        verification = audit.verify(place, params)
-    return Replayed(verification, _watched(final, params, ground))
+        watched = _record(final, checkpoint, params, ground, wanted, place)
+        verification = audit.verify(place, params, sample=None if everything else REPLAYED)
+    return Replayed(verification, watched)
 
 
 def _record(
@@ -71,8 +71,14 @@ def _record(
     ground: Prices,
     wanted: int,
     directory: Path,
-) -> None:
-    first = next(ground.chunks())
+) -> list[Watched]:
+    """Writes the first `wanted` accounts of each policy; the first few are returned as well."""
+    chunks = ground.chunks()
+    first = next(chunks)
+    size = min(recording.chunk_of(first.config), len(first.starts.row))
+    one_draw = int(np.count_nonzero(first.draw == 0))  # another one would be much the same
+    few = _some(first, min(WATCHED, one_draw, size, wanted))
+    watched = []
     facts = audit.Facts(
         kind="evaluation",
         run=final.name or checkpoint.parent.name,
@@ -88,28 +94,20 @@ def _record(
         device=jax.devices()[0].device_kind,
     )
     with audit.Writer(directory, facts) as writer:
-        for chunk in ground.chunks():
+        for chunk in itertools.chain([first], chunks):
             some = _some(chunk, min(wanted, len(chunk.starts.row)))
             for who in assessment.trained(final):
-                audit.record_episodes(
+                played = audit.record_episodes(
                     writer, who, params, chunk.config, chunk.market, some.starts, chunk.key,
-                    times=chunk.time if ground.labels else None,
+                    times=chunk.time if ground.labels else None, chunk=size,
                 )  # fmt: skip
+                if chunk is first:
+                    record = jax.tree.map(lambda leaf: leaf[: len(few.starts.row)], played.record)
+                    watched.append(content.watched(who.name, recording.whole(record), few, ground))
             wanted -= len(some.starts.row)
             if wanted <= 0:
                 break
-
-
-def _watched(final: config.Config, params: network.Params, ground: Prices) -> list[Watched]:
-    first = next(ground.chunks())
-    one_draw = int(np.count_nonzero(first.draw == 0))  # another one would be much the same
-    few = _some(first, min(WATCHED, one_draw))
-    env_params = make_params(few.config, few.market)
-    found = []
-    for who in assessment.trained(final):
-        played = recording.play(who, params, env_params, few.starts, few.key)
-        found.append(content.watched(who.name, recording.whole(played.record), few, ground))
-    return found
+    return watched
 
 
 def _some(chunk: Chunk, count: int) -> Chunk:

@@ -131,12 +131,12 @@ def record_episodes(
     progress: float = 1.0,
     trained: bool = True,
     chunk: int | None = None,
-) -> None:
+) -> Played:
     """Plays one episode from every start, a chunk at a time, and adds them all to an audit.
 
     Memory is bounded by the chunk: `chunk` episodes, by default as many as make `CHUNK_STEPS`.
     However they are divided, they are the episodes of `backtest.run_episodes`. A bar on a terminal
-    shows how far it is.
+    shows how far it is. Returns those of the first chunk.
 
     Args:
       writer: of an audit whose facts' config is `config.at(progress)`.
@@ -149,26 +149,36 @@ def record_episodes(
       times: `[R]` int64, UTC nanoseconds at which the table's bars begin; None: there are none.
       progress: share of training done.
       trained: whether the weights of the audit's checkpoint decide.
-      chunk: episodes played at a time.
+      chunk: episodes played at a time; where there are fewer, some are played twice and left out,
+        so that all calls of one size share a compiled program.
     """
     env_params = make_params(config, market, progress=progress)
-    steps, count = config.max_steps_in_episode, len(starts.row)
-    chunk = min(chunk or max(CHUNK_STEPS // steps, 1), count)
+    count = len(starts.row)
+    chunk = chunk or min(chunk_of(config), count)
+    shown: Played | None = None
     with tqdm(
         total=count, desc=f"audit of {policy.name}", unit=" episodes", leave=False, disable=None
     ) as bar:
         for first in range(0, count, chunk):
             some = slice(first, min(first + chunk, count))
-            # the last chunk is filled up, so that all of them are one compiled program
             index = np.minimum(np.arange(first, first + chunk), count - 1)
             filled = starts.some(index)
-            played = play(policy, policy_params, env_params, filled, key, lane=index, of=count)
-            kept = jax.tree.map(lambda leaf, n=some.stop - first: leaf[:n], played)
+            of = chunk * -(-count // chunk)
+            played = play(policy, policy_params, env_params, filled, key, lane=index, of=of)
+            kept: Played = jax.tree.map(lambda leaf, n=some.stop - first: leaf[:n], played)
             add(
                 writer, kept, policy.name, market, starts.row[some], starts.symbol[some],
                 times=times, progress=progress, trained=trained,
             )  # fmt: skip
             bar.update(some.stop - first)
+            shown = shown or kept
+    assert shown is not None, "there is a start"
+    return shown
+
+
+def chunk_of(config: Config) -> int:
+    """Episodes that make `CHUNK_STEPS`, at least one."""
+    return max(CHUNK_STEPS // config.max_steps_in_episode, 1)
 
 
 def add(
