@@ -22,6 +22,7 @@ from jules_jax.errors import InputError
 from jules_jax.evaluation import assessment, audit
 from jules_jax.evaluation.assessment import Assessment
 from jules_jax.evaluation.audit import recording
+from jules_jax.evaluation.backtest import Starts
 from jules_jax.evaluation.report import schema
 from jules_jax.training import checkpoints, examination, market, registry
 from jules_jax.training.examination import Asked
@@ -152,12 +153,22 @@ def test_only_recorded_bars_have_symbols_and_days(simulated: Examined, recorded:
     assert simulated.report["provenance"]["split"] is None
 
 
-def test_the_audit_has_the_episodes_that_were_counted(simulated: Examined) -> None:
-    result = audit.verify(simulated.out / "audit", None)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_audit_has_the_episodes_that_were_counted(
+    root: Path, settings: config.Config, checkpoint: Path, simulated: Examined,
+    monkeypatch: pytest.MonkeyPatch, at_once: bool,
+) -> None:  # fmt: skip
+    """Whether they are taken as they are counted, or are too many and played again in pieces."""
+    found = simulated
+    if not at_once:
+        monkeypatch.setattr(recording, "CHUNK_STEPS", 3 * settings.max_steps_in_episode)
+        asked = Asked(episodes=EPISODES, out=root / "pieces", audited=EPISODES)
+        found = examined(settings, checkpoint, asked)
+    result = audit.verify(found.out / "audit", None)
     assert not result.twin and result.episodes == 2 * EPISODES
     rows = pd.concat(
         pd.read_parquet(path, columns=["policy", "episode", "net_pnl"])
-        for path in sorted((simulated.out / "audit").glob("steps-*.parquet"))
+        for path in sorted((found.out / "audit").glob("steps-*.parquet"))
     )
     for name in (GREEDY, SAMPLED):
         own = rows[rows["policy"] == name].groupby("episode")["net_pnl"].sum()
@@ -191,15 +202,15 @@ def test_a_doctored_step_fails_the_examination(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """A dollar of costs is left out of one step of what is recorded."""
-    play = recording.play
+    until = recording.until
 
-    def doctored(*arguments: Any, **among: Any) -> recording.Played:
-        found = play(*arguments, **among)
+    def doctored(played: recording.Played, starts: Starts) -> recording.Played:
+        found = until(played, starts)
         less = found.record.cost_fees.at[0, 3].add(1.0)
         record = dataclasses.replace(found.record, cost_fees=less)
         return dataclasses.replace(found, record=record)
 
-    monkeypatch.setattr(recording, "play", doctored)
+    monkeypatch.setattr(recording, "until", doctored)
     found = examined(settings, checkpoint, Asked(episodes=EPISODES, out=root / "doctored"))
     assert not found.agrees
     assert found.report["replay"]["disagreements"] > 0

@@ -209,14 +209,14 @@ def test_the_twin_replays_every_fold_and_a_doctored_step_is_told_of(
     replayed = json.loads((root / "report" / "report.json").read_text())["replay"]
     assert found.agrees and replayed["disagreements"] == 0
     assert replayed["episodes"] == 3 * 2 * 4  # folds, trained policies, accounts
-    play = recording.play
+    until = recording.until
 
-    def doctored(*arguments: Any, **options: Any) -> recording.Played:
-        once = play(*arguments, **options)
+    def doctored(*arguments: Any) -> recording.Played:
+        once = until(*arguments)
         less = once.record.cost_fees.at[0, 3].add(1.0)
         return replace(once, record=replace(once.record, cost_fees=less))
 
-    monkeypatch.setattr(recording, "play", doctored)
+    monkeypatch.setattr(recording, "until", doctored)
     settings, said = again
     repeated = walk(settings, said=said)
     assert not repeated.agrees and "cost_fees" in "\n".join(said)

@@ -25,13 +25,15 @@ from jules_jax.evaluation import (
     reference_policies,
     scores,
 )
-from jules_jax.evaluation.ledger import Ledger
+from jules_jax.evaluation.ledger import Ledger, Record
 from jules_jax.evaluation.prices import Chunk, Prices
 from jules_jax.evaluation.reference_policies import Reference, Truth
 from jules_jax.evaluation.scores import Accounts, Days, Score
 
 Say = Callable[[int, int], None]
 """Told after each chunk how many accounts of how many have been played."""
+Recorder = Callable[[Chunk], Record | None]
+"""Asked before each chunk who is to be given every step of the trained policies (see `trained`)."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,12 @@ def _trained(precision: str, patience: int) -> tuple[Policy, Policy]:
 
 
 def assess(
-    config: Config, params: network.Params, prices: Prices, *, say: Say = lambda done, of: None
+    config: Config,
+    params: network.Params,
+    prices: Prices,
+    *,
+    say: Say = lambda done, of: None,
+    recorder: Recorder = lambda chunk: None,
 ) -> Assessment:
     """Plays all accounts of `prices`, chunk by chunk, with the network's policies and the others.
 
@@ -159,7 +166,7 @@ def assess(
     matched: candidates.Matched | None = None
     picked: tuple[str, Truth] | None = None
     for chunk in prices.chunks():
-        _keep(own, chunk, prices, kept)
+        _keep(own, chunk, prices, kept, recorder(chunk))
         if matched is None:
             matched = _matched(chunk, kept[greedy.name][0])
         picked = _truth(chunk, picked)
@@ -190,7 +197,11 @@ def assess(
 
 
 def _keep(
-    players: Sequence[Reference], chunk: Chunk, prices: Prices, kept: dict[str, list[Ledger]]
+    players: Sequence[Reference],
+    chunk: Chunk,
+    prices: Prices,
+    kept: dict[str, list[Ledger]],
+    record: Record | None = None,
 ) -> None:
     """Plays a chunk and adds its ledgers; of no more than is told of, so that many accounts fit."""
     before = sum(len(each.equity) for each in kept.get(players[0].name, []))
@@ -200,6 +211,7 @@ def _keep(
         chunk,
         sessions_apart=bool(prices.labels),
         curves=ledger.CURVES - before,
+        record=record,
     )
     for each, one in zip(players, found, strict=True):
         kept.setdefault(each.name, []).append(one)

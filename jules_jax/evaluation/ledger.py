@@ -7,7 +7,7 @@ of steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -24,6 +24,8 @@ from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.record import StepRecord
 from jules_jax.env.transition import EnvState
 from jules_jax.evaluation import backtest
+from jules_jax.evaluation.audit import recording
+from jules_jax.evaluation.audit.recording import Played
 from jules_jax.evaluation.backtest import Step
 from jules_jax.evaluation.prices import Chunk
 from jules_jax.market.table import read_row
@@ -38,6 +40,8 @@ CURVES = 4096
 NET = "pnl/net"
 
 Array = NDArray[Any]
+Record = Callable[[int, Played], None]
+"""Told the place of a policy among those that play, and every step of its accounts, `[N, T, …]`."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,13 @@ def keep(
     *,
     sessions_apart: bool = True,
     curves: int = CURVES,
+    record: Record | None = None,
 ) -> list[Ledger]:
     """Plays every account of a chunk to its end: each policy's, side by side in one program.
 
     sessions_apart: whether all sums are kept by session, not the net P&L's alone. curves: accounts
-    whose equity curve is kept, at most.
+    whose equity curve is kept, at most. record: for who wants every step, too: memory for them all
+    is then needed.
     """
     env_params = make_params(chunk.config, chunk.market)
     starts, (count, sessions) = chunk.starts, chunk.complete.shape
@@ -103,13 +109,17 @@ def keep(
     played = _play(
         beside(tuple(policies)), tuple(policies_params), env_params,
         *(jnp.asarray(np.tile(values, len(policies))) for values in lanes),
-        jnp.asarray(slot), chunk.key, sessions * times,
+        jnp.asarray(slot), chunk.key, sessions * times, record is not None,
     )  # fmt: skip
+    *played, steps = played
     sums, curve, *ends = jax.device_get(played)
     points = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
     ledgers = []
     for place in range(len(policies)):
         own = slice(place * count, (place + 1) * count)
+        if record:
+            every = jax.tree.map(lambda leaf, own=own: leaf[own], steps)
+            record(place, recording.until(every, starts))
         by_slot = {
             name: each[own].astype(np.float64).reshape(count, sessions, times)
             for name, each in sums.items()
@@ -145,20 +155,37 @@ def beside(policies: tuple[Policy, ...]) -> Policy:
             each.initial_carry(one, own) for each, one in zip(policies, params, strict=True)
         )
 
+    def apart(obs: jax.Array, first: jax.Array) -> Iterator[tuple[jax.Array, ...]]:
+        return zip(*(jnp.split(each, len(policies)) for each in (obs, first)), strict=True)
+
     def act(
         params: tuple[Any, ...], keys: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
     ) -> tuple[Any, jax.Array]:
-        lanes = zip(*(jnp.split(each, len(policies)) for each in (obs, first)), strict=True)
         own_keys = keys[: len(keys) // len(policies)]  # those of as many lanes, see `split`
         acted = [
-            each.act(one, own_keys, own_carry, own_obs, own_first)
-            for each, one, own_carry, (own_obs, own_first) in zip(
-                policies, params, carry, lanes, strict=True
+            each.act(one, own_keys, own_carry, *seen)
+            for each, one, own_carry, seen in zip(
+                policies, params, carry, apart(obs, first), strict=True
             )
         ]
         return tuple(own for own, _ in acted), jnp.concatenate([action for _, action in acted])
 
-    return Policy(", ".join(each.name for each in policies), initial_carry, act)
+    def judge(
+        params: tuple[Any, ...], carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        thought = [
+            each.judge(one, own_carry, *seen)
+            for each, one, own_carry, seen in zip(
+                policies, params, carry, apart(obs, first), strict=True
+            )
+            if each.judge is not None
+        ]
+        logits, values = (jnp.concatenate(part) for part in zip(*thought, strict=True))
+        return logits, values
+
+    think = all(each.judge is not None for each in policies)
+    name = ", ".join(each.name for each in policies)
+    return Policy(name, initial_carry, act, judge=judge if think else None)
 
 
 def joined(ledgers: Iterable[Ledger]) -> Ledger:
@@ -242,7 +269,7 @@ def _added(parts: Sequence[Array]) -> Array:
     return np.array([sum(each) for each in itertools.zip_longest(*parts, fillvalue=0.0)])
 
 
-@partial(jax.jit, static_argnums=(0, 9))
+@partial(jax.jit, static_argnums=(0, 9, 10))
 def _play(
     policy: Policy,
     policy_params: Any,
@@ -254,8 +281,10 @@ def _play(
     slot: jax.Array,
     key: jax.Array,
     slots: int,
+    recorded: bool,
 ) -> tuple[Any, ...]:
-    """Sums `[N, slots]` by name, equity `[T, N]`, and what is left at the end, `[N]` each.
+    """Sums `[N, slots]` by name, equity `[T, N]`, what is left at the end, `[N]` each, and, where
+    they are `recorded`, all steps.
 
     slot `[R]` is where a table row's step is summed, counted from `before` `[N]`.
     """
@@ -268,7 +297,7 @@ def _play(
 
     names = sorted(jax.eval_shape(measured, backtest.record_shapes(rows, symbols, env_params)))
 
-    def keep(kept: Any, step: Step) -> tuple[Any, jax.Array]:
+    def keep(kept: Any, step: Step) -> tuple[Any, Any]:
         over, state, sums, equity, peak, deepest = kept
         now = measured(step.record)
         values = jnp.stack([now[name].astype(jnp.float32) for name in names], -1)
@@ -279,19 +308,20 @@ def _play(
         deepest = jnp.maximum(deepest, (peak - equity) / peak)
         state = jax.tree.map(lambda a, b: jnp.where(over, a, b), state, step.state)
         over = over | step.record.terminated | (step.record.time >= steps)
-        return (over, state, sums, equity, peak, deepest), equity
+        every = recording.seen(policy, policy_params, step) if recorded else None
+        return (over, state, sums, equity, peak, deepest), (equity, every)
 
     states, _ = backtest.begin(rows, symbols, env_params)
     sums = jnp.zeros((lanes, slots, len(names)), jnp.float32)
     no, one = jnp.zeros(lanes, bool), jnp.ones(lanes, jnp.float32)
-    kept, curve = backtest.fold(
+    kept, (curve, every) = backtest.fold(
         policy, policy_params, env_params, rows, symbols, key, keep,
         (no, states, sums, one, one, jnp.zeros_like(one)),
     )  # fmt: skip
     _, states, sums, equity, _, deepest = kept
     cost = jax.vmap(partial(_liquidation, env_params=env_params))(states)
     by_name = {name: sums[:, :, place] for place, name in enumerate(names)}
-    return by_name, curve, equity, deepest, cost
+    return by_name, curve, equity, deepest, cost, recording.by_lane(every)
 
 
 def _liquidation(state: EnvState, env_params: EnvParams) -> jax.Array:

@@ -31,6 +31,7 @@ from jules_jax.training import (
     scenarios,
 )
 from jules_jax.training.judgement import Weights
+from jules_jax.training.replay import Recorder
 
 Say = Callable[[str], None]
 
@@ -70,19 +71,20 @@ def examine(
         say(f"test split  opened {judgement.openings(settings)} times so far, this one included")
     for note in ground.notes:
         say(f"prices      {note}")
-    found = play(final, params, ground)
-    weights = Weights(checkpoint, checkpoints.digest(params))
-    judged = judgement.judge(found, settings, [weights])
-    say(f"\n{judged.text()}")
-    parts: dict[str, Any] = {"gates": _gates(settings, checkpoint)}
-    for name in asked.extras:
-        parts[name], text = scenarios.lines(name, final, params, asked.split)
-        say(f"\n{text}")
     trail = asked.out / "audit" if asked.out and asked.audited else None
-    replayed = replay.replay(
+    with Recorder(
         final, checkpoint, params, ground,
         audited=asked.audited, everything=asked.replay_all, trail=trail,
-    )  # fmt: skip
+    ) as recorder:  # fmt: skip
+        found = play(final, params, ground, recorder)
+        weights = Weights(checkpoint, checkpoints.digest(params))
+        judged = judgement.judge(found, settings, [weights])
+        say(f"\n{judged.text()}")
+        parts: dict[str, Any] = {"gates": _gates(settings, checkpoint)}
+        for name in asked.extras:
+            parts[name], text = scenarios.lines(name, final, params, asked.split)
+            say(f"\n{text}")
+        replayed = recorder.replayed()
     say(f"\n{audit.report(replayed.verification)}")
     if trail:
         say(f"wrote {trail}; check it with: python -m jules_jax.audit verify {trail}")
@@ -98,12 +100,15 @@ def examine(
     return replayed.verification.clean
 
 
-def play(final: config.Config, params: network.Params, ground: Prices) -> Assessment:
+def play(
+    final: config.Config, params: network.Params, ground: Prices, recorder: Recorder
+) -> Assessment:
     """All accounts under all policies; a bar on a terminal shows how far it is."""
     with tqdm(total=ground.accounts, desc="accounts", leave=False, disable=None) as bar:
         return assessment.assess(
-            final, params, ground, say=lambda done, of: bar.update(done - bar.n) and None
-        )
+            final, params, ground,
+            say=lambda done, of: bar.update(done - bar.n) and None, recorder=recorder,
+        )  # fmt: skip
 
 
 def _prices(final: config.Config, asked: Asked) -> Prices:

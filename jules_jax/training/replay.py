@@ -6,7 +6,6 @@ What is told of a policy rests on it: where the twin disagrees, nothing is to be
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,8 +18,11 @@ import numpy as np
 
 from jules_jax import config
 from jules_jax.agent import network
+from jules_jax.agent.policy import Policy
 from jules_jax.evaluation import assessment, audit
 from jules_jax.evaluation.audit import Verification, recording
+from jules_jax.evaluation.audit.recording import Played
+from jules_jax.evaluation.ledger import Record
 from jules_jax.evaluation.prices import Chunk, Prices
 from jules_jax.evaluation.report import content
 from jules_jax.evaluation.report.content import Watched
@@ -40,74 +42,110 @@ class Replayed:
     watched: list[Watched]
 
 
-def replay(
-    final: config.Config,
-    checkpoint: Path,
-    params: network.Params,
-    ground: Prices,
-    *,
-    audited: float = 0.0,
-    everything: bool = False,
-    trail: Path | None = None,
-) -> Replayed:
-    """Records the trained policies' first episodes, and lets the twin play them again.
+class Recorder:
+    """Keeps the trained policies' first accounts step by step while they are assessed.
 
-    audited: how many episodes, or which share of them, are recorded at least. everything: all are.
-    trail: a directory for the record, which an audit is to be left in; None: it is not kept.
+    A context manager, and an `assessment.Recorder`. audited: how many accounts, or which share of
+    them, are kept at least. everything: all are, and all re-derived. trail: a directory for the
+    record, which an audit is to be left in; None: it is not kept.
     """
-    kept = recording.lanes_of(audited, ground.accounts)
-    wanted = ground.accounts if everything else max(kept, min(REPLAYED, ground.accounts))
-    with ExitStack() as stack:
-        place = trail or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "audit"
-        watched = _record(final, checkpoint, params, ground, wanted, place)
-        verification = audit.verify(place, params, sample=None if everything else REPLAYED)
-    return Replayed(verification, watched)
 
+    def __init__(
+        self,
+        final: config.Config,
+        checkpoint: Path,
+        params: network.Params,
+        ground: Prices,
+        *,
+        audited: float = 0.0,
+        everything: bool = False,
+        trail: Path | None = None,
+    ) -> None:
+        kept = recording.lanes_of(audited, ground.accounts)
+        self._left = ground.accounts if everything else max(kept, min(REPLAYED, ground.accounts))
+        self._sample = None if everything else REPLAYED
+        self._final, self._params, self._ground = final, params, ground
+        self._checkpoint, self._trail = checkpoint, trail
+        self._who = assessment.trained(final)
+        self._watched: list[Watched] = []
+        self._writer: audit.Writer | None = None
+        self._stack = ExitStack()
 
-def _record(
-    final: config.Config,
-    checkpoint: Path,
-    params: network.Params,
-    ground: Prices,
-    wanted: int,
-    directory: Path,
-) -> list[Watched]:
-    """Writes the first `wanted` accounts of each policy; the first few are returned as well."""
-    chunks = ground.chunks()
-    first = next(chunks)
-    size = min(recording.chunk_of(first.config), len(first.starts.row))
-    one_draw = int(np.count_nonzero(first.draw == 0))  # another one would be much the same
-    few = _some(first, min(WATCHED, one_draw, size, wanted))
-    watched = []
-    facts = audit.Facts(
-        kind="evaluation",
-        run=final.name or checkpoint.parent.name,
-        config=first.config.at(1.0),
-        bar_seconds=first.market.bar_seconds,
-        source=ground.notes[0],
-        symbols=ground.symbols,
-        data=market.fingerprint(final.market) if ground.labels else {},
-        checkpoint=str(checkpoint),
-        checkpoint_hash=checkpoints.digest(params),
-        revision=provenance.revision(),
-        code=audit.code_hash(),
-        device=jax.devices()[0].device_kind,
-    )
-    with audit.Writer(directory, facts) as writer:
-        for chunk in itertools.chain([first], chunks):
-            some = _some(chunk, min(wanted, len(chunk.starts.row)))
-            for who in assessment.trained(final):
-                played = audit.record_episodes(
-                    writer, who, params, chunk.config, chunk.market, some.starts, chunk.key,
-                    times=chunk.time if ground.labels else None, chunk=size,
-                )  # fmt: skip
-                if chunk is first:
-                    record = jax.tree.map(lambda leaf: leaf[: len(few.starts.row)], played.record)
-                    watched.append(content.watched(who.name, recording.whole(record), few, ground))
-            wanted -= len(some.starts.row)
-            if wanted <= 0:
-                break
-    return watched
+    def __enter__(self) -> Recorder:
+        temporary = tempfile.TemporaryDirectory
+        if self._trail is None:
+            self._trail = Path(self._stack.enter_context(temporary())) / "audit"
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def __call__(self, chunk: Chunk) -> Record | None:
+        """Who takes every step of a chunk; None where they are not wanted, or too many at once."""
+        if self._left <= 0:
+            return None
+        if self._writer is None:
+            assert self._trail is not None
+            self._writer = audit.Writer(self._trail, self._facts(chunk))
+            self._stack.push(self._writer)
+        some = _some(chunk, min(self._left, len(chunk.starts.row)))
+        self._left -= len(some.starts.row)
+        lanes = len(self._who) * len(chunk.starts.row)
+        if lanes <= recording.chunk_of(chunk.config):
+            return lambda place, played: self._add(self._who[place], played, some)
+        for who in self._who:
+            played = audit.record_episodes(
+                self._writer, who, self._params, some.config, some.market, some.starts, some.key,
+                times=self._times(some),
+            )  # fmt: skip
+            self._watch(who, played, some)
+        return None
+
+    def replayed(self) -> Replayed:
+        """Ends the record, and lets the twin play it again."""
+        assert self._writer is not None, "something was played"
+        self._writer.close()
+        verification = audit.verify(self._writer.directory, self._params, sample=self._sample)
+        return Replayed(verification, self._watched)
+
+    def _add(self, who: Policy, played: Played, some: Chunk) -> None:
+        assert self._writer is not None
+        count = len(some.starts.row)
+        played = jax.tree.map(lambda leaf: leaf[:count], played)
+        recording.add(
+            self._writer, played, who.name, some.market, some.starts.row, some.starts.symbol,
+            times=self._times(some),
+        )  # fmt: skip
+        self._watch(who, played, some)
+
+    def _watch(self, who: Policy, played: Played, some: Chunk) -> None:
+        """Keeps what is shown bar by bar: of the first chunk, and of one draw."""
+        if len(self._watched) == len(self._who):
+            return
+        one_draw = int(np.count_nonzero(some.draw == 0))  # another one would be much the same
+        few = _some(some, min(WATCHED, one_draw, len(played.observations)))
+        record = jax.tree.map(lambda leaf: leaf[: len(few.starts.row)], played.record)
+        self._watched.append(content.watched(who.name, recording.whole(record), few, self._ground))
+
+    def _times(self, chunk: Chunk) -> Any:
+        return chunk.time if self._ground.labels else None
+
+    def _facts(self, first: Chunk) -> audit.Facts:
+        final, ground = self._final, self._ground
+        return audit.Facts(
+            kind="evaluation",
+            run=final.name or self._checkpoint.parent.name,
+            config=first.config.at(1.0),
+            bar_seconds=first.market.bar_seconds,
+            source=ground.notes[0],
+            symbols=ground.symbols,
+            data=market.fingerprint(final.market) if ground.labels else {},
+            checkpoint=str(self._checkpoint),
+            checkpoint_hash=checkpoints.digest(self._params),
+            revision=provenance.revision(),
+            code=audit.code_hash(),
+            device=jax.devices()[0].device_kind,
+        )
 
 
 def _some(chunk: Chunk, count: int) -> Chunk:

@@ -33,6 +33,7 @@ from jules_jax.training import (
 from jules_jax.training.examination import Asked
 from jules_jax.training.judgement import Judgement, Weights
 from jules_jax.training.preparation import Say
+from jules_jax.training.replay import Recorder
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,9 @@ def _tested(fold: Fold, settings: config.Config, checkpoint: Path, asked: Asked)
     final = settings.for_evaluation()
     params = checkpoints.load_params(checkpoint, settings)
     ground = prices.recorded(final, "test", asked.draws)
-    found = examination.play(final, params, ground)
-    replayed = replay.replay(final, checkpoint, params, ground, everything=asked.replay_all)
+    with Recorder(final, checkpoint, params, ground, everything=asked.replay_all) as recorder:
+        found = examination.play(final, params, ground, recorder)
+        replayed = recorder.replayed()
     return Tested(
         fold,
         Weights(checkpoint, checkpoints.digest(params)),

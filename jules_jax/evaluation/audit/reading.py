@@ -125,9 +125,7 @@ def episodes(
     skip = set() if skip is None else skip
     beginnings = read_beginnings(directory, manifest)
     waiting: list[tuple[Name, Columns]] = []
-    for name, rows in _whole(directory, manifest):
-        if first is not None and name[1] >= first:
-            continue
+    for name, rows in _whole(directory, manifest, first):
         if name not in beginnings or not _in_order(rows):
             skip.add(name)
             continue
@@ -158,7 +156,9 @@ def _in_order(rows: Columns) -> bool:
     return bool(np.array_equal(rows["step"], np.arange(len(rows["step"]))))
 
 
-def _whole(directory: Path, manifest: Manifest) -> Iterator[tuple[Name, Columns]]:
+def _whole(
+    directory: Path, manifest: Manifest, first: int | None = None
+) -> Iterator[tuple[Name, Columns]]:
     """The rows of one episode after the other, each as soon as no more of them can follow."""
     types = of_table("steps")
     numbers = [name for name, kind in types.items() if kind != "text"]
@@ -167,6 +167,8 @@ def _whole(directory: Path, manifest: Manifest) -> Iterator[tuple[Name, Columns]
     for part in manifest.of("steps"):
         for rows in read_part(directory, part, types):
             for name, piece in _runs(rows, numbers):
+                if first is not None and name[1] >= first:
+                    continue
                 if not training:  # an evaluation's are written one after the other
                     for other in [other for other in pieces if other != name]:
                         yield other, _joined(pieces.pop(other))

@@ -71,10 +71,29 @@ def play(
     played: Played = _play(
         policy, policy_params, env_params, rows, symbols, key, some, of or len(rows)
     )
+    return until(played, starts)
+
+
+def until(played: Played, starts: Starts) -> Played:
+    """The episodes with a `time` of 0 in what comes after each one's own `starts.steps`."""
     if starts.steps is None:
         return played
     time = jnp.where(played.record.time <= starts.steps[:, None], played.record.time, 0)
     return replace(played, record=replace(played.record, time=time))
+
+
+def seen(policy: Policy, policy_params: Any, step: Step) -> Played:
+    """What is kept of a step `[N, …]`."""
+    logits = values = None
+    if policy.judge is not None:
+        logits, values = policy.judge(policy_params, step.carry, step.obs, step.first)
+    return Played(step.record, step.obs, logits, values)
+
+
+def by_lane(played: Played) -> Played:
+    """From `[T, N, …]` to `[N, T, …]`."""
+    swapped: Played = jax.tree.map(lambda values: values.swapaxes(0, 1), played)
+    return swapped
 
 
 @partial(jax.jit, static_argnums=(0, 7))
@@ -89,16 +108,12 @@ def _play(
     of: int,
 ) -> Played:
     def keep(kept: None, step: Step) -> tuple[None, Played]:
-        logits = values = None
-        if policy.judge is not None:
-            logits, values = policy.judge(policy_params, step.carry, step.obs, step.first)
-        return kept, Played(step.record, step.obs, logits, values)
+        return kept, seen(policy, policy_params, step)
 
     _, played = fold(
         policy, policy_params, env_params, rows, symbols, key, keep, None, lane=lane, of=of
     )
-    by_lane: Played = jax.tree.map(lambda values: values.swapaxes(0, 1), played)
-    return by_lane
+    return by_lane(played)
 
 
 def whole(record: StepRecord) -> StepRecord:
