@@ -62,11 +62,12 @@ def main() -> None:
         base=_base,
     )
     extras = parsed.extras
-    if extras["walk_forward"] and (given := [name for name in OF_ONE if extras[name]]):
-        raise errors.InputError(f"--{given[0]} is of one checkpoint, and of no --walk-forward")
     split = _split(extras["split"])
-    if extras["split"] and not parsed.config.market.data:
-        raise errors.InputError("--split needs bars of a file, and this run is on simulated paths")
+    walks, recorded = bool(extras["walk_forward"]), bool(parsed.config.market.data)
+    idle: tuple[str, ...] = OF_ONE if walks else ("init_from",)
+    flags.refuse(extras, idle, "--walk-forward" if walks else "an evaluation of one checkpoint")
+    idle = ("episodes",) if recorded else ("split", "seeds")
+    flags.refuse(extras, idle, "recorded bars" if recorded else "simulated paths")
     episodes = flags.whole_number(extras, "episodes", default=1024, most=MOST_EPISODES)
     draws = flags.whole_number(extras, "seeds", default=8, most=1000)
     audited = flags.number_or_share(extras, "audit", most=MOST_EPISODES)
@@ -86,8 +87,7 @@ def main() -> None:
     )
     agrees = (_walk_forward if extras["walk_forward"] else _examine)(parsed, asked)
     print(f"{time.monotonic() - began:.0f} s, start-up included")
-    if not agrees:
-        raise SystemExit(1)
+    raise SystemExit(0 if agrees else 1)
 
 
 def _examine(parsed: flags.Parsed, asked: Asked) -> bool:

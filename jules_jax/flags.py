@@ -182,6 +182,14 @@ def parse_subcommand(
     return name, parsed
 
 
+def refuse(extras: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    """Raises `InputError` for an option that was given where it would change nothing."""
+    for name in names:
+        if extras[name]:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} does not go with {where}, expected it left out")
+
+
 def whole_number(extras: Mapping[str, Any], name: str, *, default: int, most: int) -> int:
     """The option `name` of a command as a whole number from 1 to `most`."""
     text = extras[name]

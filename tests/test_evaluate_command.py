@@ -143,6 +143,17 @@ def test_all_policies_are_in_the_table_and_flat_earns_nothing(either: Examined) 
     assert flat["sharpe"]["value"] is None
 
 
+def test_days_add_up_to_what_an_account_nets_however_many_symbols_there_are(
+    recorded: Examined,
+) -> None:
+    for own in recorded.report["policies"].values():
+        net = own["overall"]["net_pnl"]["value"]
+        assert sum(own["daily"]["net"]) == pytest.approx(net, abs=0.01)
+        assert sum(own["returns_histogram"]["counts"]) == pytest.approx(len(own["daily"]["net"]))
+        worst, mean = (own["overall"][f"{name}_drawdown"]["value"] for name in ("worst", "max"))
+        assert worst >= mean >= 0
+
+
 def test_only_recorded_bars_have_symbols_and_days(simulated: Examined, recorded: Examined) -> None:
     own = recorded.report["policies"][GREEDY]
     assert list(own["symbols"]) == ["AAA", "BBB"]
@@ -253,14 +264,19 @@ def test_the_exit_status_is_the_twins(
 REFUSED = {
     "no checkpoint": ((), "--checkpoint is missing"),
     "no such directory": (("--checkpoint", "nowhere"), "nowhere: no such checkpoint directory"),
-    "a split of simulated paths": (("CHECKPOINT", "--split", "test"), "--split needs bars"),
+    "a split of simulated paths": (("CHECKPOINT", "--split", "test"), "--split does not go"),
+    "draws of simulated paths": (("CHECKPOINT", "--seeds", "5"), "--seeds does not go with simul"),
+    "episodes of bars": (("CHECKPOINT", "--data", "BARS", "--episodes", "5"),
+                         "--episodes does not go with recorded bars"),
+    "weights of nothing": (("CHECKPOINT", "--init-from", "x"), "--init-from does not go with"),
     "a split that is none": (("CHECKPOINT", "--split", "train"), "expected validation or test"),
     "an audit without a place": (("CHECKPOINT", "--audit", "3"), "--audit needs --out"),
     "half an episode": (("CHECKPOINT", "--audit", "1.5", "--out", "x"), "--audit is '1.5'"),
     "another architecture": (("CHECKPOINT", "--lstm-hidden-size", "16"), "lstm_hidden_size is 8"),
     "no such file": (("CHECKPOINT", "--data", "nowhere.csv"), "nowhere.csv"),
     "other columns": (("CHECKPOINT", "--data", "OTHER"), "close"),
-    "an unknown symbol": (("CHECKPOINT", "--data", "BARS", "--symbols", "ZZZ"), "ZZZ"),
+    "an unknown symbol": (("CHECKPOINT", "--data", "BARS", "--symbols", "ZZZ"),
+                          "ZZZ: no such file; --symbols takes a YAML file"),
     "an empty split": (("CHECKPOINT", "--data", "BARS", "--validation-from", "2026-01-02",
                         "--test-from", "2026-01-05",
                         "--split", "test"), "test split"),

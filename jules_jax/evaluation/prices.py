@@ -131,7 +131,8 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
     names = source.symbols
     notes = (
         f"{config.market.data}, {split} split: {len(days)} sessions, {labels[0]} to {labels[-1]}, "
-        f"of {', '.join(names)}; {draws} draws, an account of each symbol in each",
+        f"of {', '.join(names)}; {draws} draw{'' if draws == 1 else 's'}, "
+        "an account of each symbol in each",
         *source.notes,
         *left_out,
     )

@@ -17,6 +17,7 @@ from jules_jax.env.metrics import COSTS
 from jules_jax.evaluation import overfitting, performance
 from jules_jax.evaluation.ledger import Ledger
 from jules_jax.evaluation.statistics import (
+    MEAN_BLOCK,
     Interval,
     block_bootstrap_interval,
     cluster_bootstrap_interval,
@@ -115,10 +116,10 @@ def days(net: Array, accounts: Accounts) -> Days:
     if not accounts.dated:
         account, session = np.nonzero(accounts.complete)
         return Days(net[account, session][None] / accounts.capital, account)
-    return Days(_an_account(net, accounts) / accounts.capital, None)
+    return Days(an_account(net, accounts) / accounts.capital, None)
 
 
-def by_draw(values: Array, accounts: Accounts) -> Array:
+def _by_draw(values: Array, accounts: Accounts) -> Array:
     """Sums `[S, D]` over the accounts of each draw of values `[N, D]`, of days that some are there.
 
     Draws are numbered from 0.
@@ -128,10 +129,13 @@ def by_draw(values: Array, accounts: Accounts) -> Array:
     return sums[:, accounts.of_draw > 0]
 
 
-def _an_account(values: Array, accounts: Accounts) -> Array:
-    """Means `[S, D]` of values `[N, D]` over the accounts of each draw that are there."""
+def an_account(values: Array, accounts: Accounts) -> Array:
+    """Means `[S, D]` of values `[N, D]` over the accounts of each draw that are there.
+
+    Of days that some are there.
+    """
     counts = accounts.of_draw
-    return by_draw(values, accounts) / counts[counts > 0]
+    return _by_draw(values, accounts) / counts[counts > 0]
 
 
 @dataclass(frozen=True)
@@ -145,14 +149,15 @@ class _Sums:
     def of(self, *names: str) -> Array:
         total = sum(self.ledger.sums[name][self.chosen] for name in names)
         if self.accounts.dated:
-            return by_draw(np.asarray(total), self.accounts)
+            return _by_draw(np.asarray(total), self.accounts)
         summed: Array = np.asarray(total).sum(axis=1)[None]
         return summed
 
     def ratio(self, over: Array, under: Array, scale: float = 1.0) -> Score:
         if not under.any():
             return Score(np.nan)
-        found = ratio_of_means(over, under if under.shape[0] > 1 else under[0])
+        blocks = MEAN_BLOCK if self.accounts.dated else 1.0
+        found = ratio_of_means(over, under if under.shape[0] > 1 else under[0], mean_block=blocks)
         return Score(*(scale * each for each in Score.of(found)))
 
     def mean(self, name: str) -> Score:
@@ -187,6 +192,7 @@ def scores(ledger: Ledger, accounts: Accounts, *, symbol: int | None = None) -> 
     deepest = ledger.drawdown[chosen]
     found |= {
         "max_drawdown": Score(float(deepest.mean()), *_spread(deepest)),
+        "worst_drawdown": Score(float(deepest.max())),
         "hit_rate": sums.ratio(sums.of("trip/profitable"), sums.of("trip/closed")),
         "profit_factor": sums.ratio(sums.of("trip/won"), sums.of("trip/lost")),
         "exposure": sums.ratio(sums.of("trade/exposed_steps"), steps),
@@ -208,7 +214,7 @@ def _mean(values: Array, accounts: Accounts) -> Score:
     """An account's sum of values `[N, D]` over its life, the mean over accounts."""
     if not accounts.dated:
         return Score.of(mean_interval(values.sum(axis=1)[None], statistic=np.mean))
-    return Score.of(block_bootstrap_interval(_an_account(values, accounts), _summed))
+    return Score.of(block_bootstrap_interval(an_account(values, accounts), _summed))
 
 
 def _summed(values: Array) -> Any:

@@ -159,6 +159,7 @@ def ratio_of_means(
     denominator: ArrayLike,
     cluster: ArrayLike | None = None,
     *,
+    mean_block: float = 1.0,
     statistic: Statistic = interquartile_mean,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
@@ -167,11 +168,13 @@ def ratio_of_means(
     """A statistic over seeds of mean(numerator) / mean(denominator) of the same episodes.
 
     numerator `[N]` or `[S, N]`, denominator `[N]` (or `[S, N]`), cluster `[N]`: as of
-    `mean_interval`. Both are resampled together. Where a resampled denominator is not of the
-    estimate's sign the ratio has no bounded interval (Fieller 1954), and none is given.
+    `mean_interval`. Both are resampled together; with a mean_block above 1, of days in order, in
+    runs that are so long on average, as of `block_bootstrap_interval`. Where a resampled
+    denominator is not of the estimate's sign the ratio has no bounded interval (Fieller 1954), and
+    none is given.
     """
     over, under = _by_cluster(numerator, cluster), _by_cluster(denominator, cluster)
-    weights, seeds = _draws(over, resamples, seed)
+    weights, seeds = _draws(over, resamples, seed, mean_block)
     below, drawn = under.mean(axis=1), weights @ under.T
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = weights @ over.T / drawn
@@ -297,12 +300,17 @@ def _by_cluster(values: ArrayLike, cluster: ArrayLike | None) -> Array:
     return np.stack([np.bincount(index, row) for row in array]) / np.bincount(index)
 
 
-def _draws(episodes: Array, resamples: int, seed: int) -> tuple[Array, NDArray[np.int64]]:
+def _draws(
+    episodes: Array, resamples: int, seed: int, mean_block: float = 1.0
+) -> tuple[Array, NDArray[np.int64]]:
     """Weights `[B, C]` of resampled clusters, which sum to 1, and resampled seeds `[B, S]`."""
     seeds, clusters = episodes.shape
     rng = np.random.default_rng(seed)
     # Each resample counts its clusters in a row of its own: several times faster than multinomials.
-    drawn = rng.integers(clusters, size=(resamples, clusters))
+    if mean_block > 1:
+        drawn = _stationary(resamples, clusters, mean_block, rng)
+    else:
+        drawn = rng.integers(clusters, size=(resamples, clusters))
     rows = drawn + clusters * np.arange(resamples)[:, None]
     counts = np.bincount(rows.ravel(), minlength=resamples * clusters).reshape(rows.shape)
     return counts / clusters, rng.integers(seeds, size=(resamples, seeds))

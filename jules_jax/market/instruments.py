@@ -75,6 +75,11 @@ def read(path: str | Path) -> dict[str, Instrument]:
     instruments: dict[str, Instrument] = {}
     if not path:
         return instruments
+    if not Path(path).exists():
+        raise InputError(
+            f"{path}: no such file; --symbols takes a YAML file of instruments, and what is read "
+            "is for --data to say"
+        )
     root = yaml_files.compose(path, "file of symbols", "such as SPY: {tick: 0.01}")
     for symbol, node, source in _pairs(root, path, "symbols"):
         values: dict[str, str | float] = {}

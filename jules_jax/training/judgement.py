@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jules_jax import config
 from jules_jax.evaluation import overfitting, track_records
@@ -25,7 +26,8 @@ from jules_jax.training import market, registry, run_history
 
 FEWEST_TRIALS = 10
 FEWEST_BLOCKS = 16
-"""Trials and sessions from which the probability of backtest overfitting is told."""
+"""Trials and sessions from which the probability of backtest overfitting is told; of as many
+trials the variance of their Sharpe ratios is taken for known."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _luck(
         runs_dir.mkdir(parents=True, exist_ok=True)
         track_records.append(runs_dir, key, record)
     matrix, names = track_records.read(runs_dir, key, ground.labels)
-    luck = Luck(max(trials, len(names)), _known(overfitting.variance_across_trials(matrix)))
+    luck = Luck(max(trials, len(names)), _variance(matrix))
     notes = [
         f"{luck.trials:,} trials are counted against the Sharpe ratio, {len(names)} of them "
         "with returns on these sessions"
@@ -134,5 +136,13 @@ def _digest(weights: Sequence[Weights]) -> str:
     return hashlib.sha256("".join(each.digest for each in weights).encode()).hexdigest()
 
 
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _variance(matrix: NDArray[np.float64]) -> float | None:
+    """Of the trials' Sharpe ratios, of returns `[D, K]`; None: take that of luck alone.
+
+    Trials that are much alike, such as the greedy and the sampled policy of the same weights,
+    differ less than luck does, and would make the best of a hundred look like the only one.
+    """
+    sessions, count = matrix.shape
+    if count < FEWEST_TRIALS or sessions < 2:
+        return None
+    return float(max(overfitting.variance_across_trials(matrix), 1.0 / (sessions - 1)))

@@ -165,6 +165,8 @@ def told(found: Sequence[Verification]) -> dict[str, Any]:
     return {
         "episodes": sum(each.episodes for each in found),
         "steps": sum(each.steps for each in found),
+        "agrees": all(each.clean for each in found),
         "disagreements": sum(len(each.twin) for each in found),
+        "other_weights": sum(len(each.checkpoint) for each in found),
         "tolerance": "1e-6 of equity; decisions exactly",
     }

@@ -359,3 +359,17 @@ def test_days_that_do_not_fit_are_refused():
         block_bootstrap_interval(np.zeros(5), mean, mean_block=0)
     with pytest.raises(ValueError, match="expected"):
         cluster_bootstrap_interval(np.zeros(5), np.zeros(4), mean)
+
+
+def test_a_ratio_of_days_that_remember_each_other_has_the_wider_interval_in_blocks():
+    """Of an AR(1) of 0.7 the mean of 60 days spreads √((1 + 0.7)/(1 − 0.7)) = 2.4 times as far."""
+    rng, wider = np.random.default_rng(3), []
+    for _ in range(20):
+        noise = np.zeros(60)
+        for day in range(1, 60):
+            noise[day] = 0.7 * noise[day - 1] + rng.normal()
+        one, block = (
+            statistics.ratio_of_means(noise, np.ones(60), mean_block=length) for length in (1, 5)
+        )
+        wider.append((block.high - block.low) / (one.high - one.low))
+    assert 1.3 < np.mean(wider) < 2.4

@@ -81,7 +81,7 @@ def _daily(found: Assessment, name: str) -> dict[str, Any]:
     labels = found.prices.labels
     if not labels:
         return {"labels": [], "net": [], "low": [], "high": []}
-    dollars = scores.by_draw(found.ledgers[name].sums["pnl/net"], found.accounts)
+    dollars = scores.an_account(found.ledgers[name].sums["pnl/net"], found.accounts)
     low, high = np.quantile(dollars, BAND, axis=0)
     return {"labels": list(labels), "net": dollars.mean(axis=0), "low": low, "high": high}
 
@@ -111,7 +111,7 @@ def _histogram(returns: Array) -> dict[str, Any]:
     if not values.size:
         return {"edges": [], "counts": []}
     counts, edges = np.histogram(values, bins=BINS)
-    return {"edges": edges, "counts": counts}
+    return {"edges": edges, "counts": counts / len(returns)}
 
 
 def _reward_terms(ledger: Ledger) -> dict[str, float]:
@@ -184,7 +184,9 @@ def shown(watched: Sequence[Watched]) -> list[dict[str, Any]]:
     every = [(one, *session) for one in watched for session in one.sessions()]
     order = np.argsort([one.net(account, steps) for one, account, steps in every], kind="stable")
     chosen = [order[0], order[len(order) // 2], order[-1]] if len(order) else []
-    words = ("worst", "median", "best")
+    accounts = len({(id(one), account) for one, account, _ in every})
+    of = f"of {accounts} account{'' if accounts == 1 else 's'}"
+    words = (f"worst {of}", f"median {of}", f"best {of}")
     return [
         _session(*every[place], word)
         for place, word in dict(zip(chosen, words, strict=False)).items()
@@ -244,6 +246,9 @@ def raster(watched: Sequence[Watched]) -> dict[str, Any] | None:
 
 # -- the sentence --------------------------------------------------------------------------------
 
+FEWEST = 20
+"""Episodes, or sessions of recorded bars, from which a gain is believed at all: of fewer a 95 %
+interval leaves out the truth more often than once in seven times (docs/evaluation.md)."""
 CONFIDENT = 0.95
 """Probability from which a Sharpe ratio is said to be more than the luck of the trials."""
 
@@ -259,7 +264,7 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
     net, gross = own["net_pnl"], own["gross_pnl"]
     every = {other: each["overall"]["net_pnl"]["value"] for other, each in told.items()}
     best = assessment.best_reference(found.kinds, every)
-    money, account = f"${net['value']:,.2f} {_bounds(net)}", _account(found.prices)
+    money, account = f"{_dollars(net['value'])} {_bounds(net)}", _account(found.prices)
     if not own["turnover"]["value"]:
         edge = ", so it has no edge on real bars" if real else ""
         more = "".join(_beside(other, told[other]["overall"]) for other in others)
@@ -267,18 +272,22 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
     where = f"{account} after all costs"
     if net["high"] < 0:
         edge = ", so it has no edge on real bars" if real else ""
-        return f"It loses{edge}: {name} nets {money} {where}; before costs ${gross['value']:,.2f}."
+        return (
+            f"It loses{edge}: {name} nets {money} {where}; before costs {_dollars(gross['value'])}."
+        )
+    if net["low"] > 0 and (few := _too_few(found)):
+        return f"{few} to say whether {name} earns: it nets {money} {where}."
     if not net["low"] > 0:
         edge = " on real bars" if real else ""
         because = "; what it earns before costs is paid away" if gross["low"] > 0 else ""
         return f"No edge after costs is shown{edge}: {name} nets {money} {where}{because}."
     beyond = found.beyond(name, best)
     if beyond.low > 0:
-        versus = f"more than the best reference policy ({best}: ${every[best]:,.2f})"
+        versus = f"more than the best reference policy ({best}: {_dollars(every[best])})"
     elif beyond.high < 0:
-        versus = f"but {best} earns more, ${every[best]:,.2f}"
+        versus = f"but {best} earns more, {_dollars(every[best])}"
     else:
-        versus = f"no more, as far as can be told, than {best} with ${every[best]:,.2f}"
+        versus = f"no more, as far as can be told, than {best} with {_dollars(every[best])}"
     if not real:
         return (
             f"It earns on these simulated prices: {name} nets {money} {where}, {versus}; of real "
@@ -292,6 +301,16 @@ def sentence(found: Assessment, told: dict[str, Any], luck: Luck) -> str:
     return (
         f"It earned, and luck alone seldom does: {name} nets {money} {where}, {versus}; {chance}."
     )
+
+
+def _too_few(found: Assessment) -> str:
+    """How many there are, where those are too few; else nothing."""
+    ground = found.prices
+    count = len(ground.labels) if ground.labels else ground.accounts
+    what = "session" if ground.labels else "episode"
+    verb = "is" if count == 1 else "are"
+    told = f"{count} {what}{'' if count == 1 else 's'} {verb} too few"
+    return told if count < FEWEST else ""
 
 
 def _account(ground: Prices) -> str:
@@ -310,7 +329,11 @@ def _beside(name: str, own: dict[str, Any]) -> str:
     verdict = "which is no edge either"
     if net["low"] > 0:
         verdict = "but it was not the one to be judged"
-    return f"; {name}, which trades, nets ${net['value']:,.2f} {_bounds(net)}, {verdict}"
+    return f"; {name}, which trades, nets {_dollars(net['value'])} {_bounds(net)}, {verdict}"
+
+
+def _dollars(value: float) -> str:
+    return f"{'-' if value < 0 else ''}${abs(value):,.2f}"
 
 
 def _bounds(score: dict[str, float]) -> str:

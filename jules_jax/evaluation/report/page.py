@@ -185,7 +185,7 @@ def render(report: Report, drawings: Sequence[Drawing]) -> str:
     return environment.from_string(source).render(
         report=report,
         who=who,
-        market=wording.heading(report["provenance"]["market"]),
+        market=wording.capitalised(report["provenance"]["market"]),
         light=drawing.LIGHT,
         dark=drawing.DARK,
         drawn=drawn,

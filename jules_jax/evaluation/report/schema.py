@@ -122,12 +122,13 @@ METRICS: dict[str, Metric] = {
     "psr": Metric("PSR", "probability", "probability that the true Sharpe ratio is above 0"),
     "dsr": Metric("DSR", "probability", "the same, above the best of as many trials without skill"),
     "sortino": Metric("Sortino ratio", "", "of daily net P&L, by losses alone, a year"),
-    "calmar": Metric("Calmar ratio", "", "yearly return / worst drawdown"),
+    "calmar": Metric("Calmar ratio", "", "yearly return / deepest drawdown of daily closes"),
     "max_drawdown": Metric(
-        "Deepest drawdown",
+        "Drawdown",
         "share",
         "an account's deepest fall from a peak of equity: mean, and 5 to 95 % of accounts",
     ),
+    "worst_drawdown": Metric("Worst drawdown", "share", "the deepest of any account"),
     "max_drawdown_sessions": Metric(
         "Longest drawdown", "sessions", "sessions between a peak and the next"
     ),
@@ -171,7 +172,7 @@ DAILY = Record(
     "daily",
     {
         "labels": Key(TEXTS, "sessions in order; empty on simulated paths"),
-        "net": Key(NUMBERS, "net P&L of each, dollars, mean over seeds"),
+        "net": Key(NUMBERS, "net P&L of each, dollars an account, mean over seeds"),
         "low": Key(NUMBERS, "5 % of seeds are below"),
         "high": Key(NUMBERS, "5 % of seeds are above"),
     },
@@ -198,7 +199,7 @@ HISTOGRAM = Record(
     "histogram",
     {
         "edges": Key(NUMBERS, "of the bins, one more than counts; daily net return as a share"),
-        "counts": Key(NUMBERS, "sessions in each bin"),
+        "counts": Key(NUMBERS, "sessions in each bin, mean over seeds"),
     },
 )
 REQUESTS = Record(
@@ -271,7 +272,7 @@ PROVENANCE = Record(
         "split": Key(TEXT, "“validation” or “test”; null on simulated paths", null=True),
         "data_fingerprint": Key(TEXT, "of the data; null on simulated paths", null=True),
         "notes": Key(TEXTS, "what else is to be known"),
-        "trials": Key(WHOLE, "runs ever started, by the registry"),
+        "trials": Key(WHOLE, "counted: agents ever trained, or records on these sessions if more"),
         "test_openings": Key(WHOLE, "times the test split was opened"),
     },
 )
@@ -280,7 +281,9 @@ REPLAY = Record(
     {
         "episodes": Key(WHOLE, "replayed in the float64 twin"),
         "steps": Key(WHOLE, "replayed"),
-        "disagreements": Key(WHOLE, "steps on which they differ"),
+        "agrees": Key(TRUTH, "whether nothing was found, in the twin or with the weights"),
+        "disagreements": Key(WHOLE, "episodes on which the twin differs; 20 at most are listed"),
+        "other_weights": Key(WHOLE, "episodes whose logits or values the weights do not make"),
         "tolerance": Key(TEXT, "in words"),
     },
 )
@@ -315,8 +318,8 @@ STRESS = Record(
         "net_pnl": Key(INTERVAL, "dollars a unit"),
         "worst": Key(NUMBER, "net P&L of the worst account, dollars", null=True),
         "max_drawdown": Key(NUMBER, "deepest, share of the peak", null=True),
-        "hard_breaches": Key(NUMBER, "times the hard limit fired, a unit", null=True),
-        "forced_exits": Key(NUMBER, "positions closed by safeguards, a unit", null=True),
+        "hard_breaches": Key(NUMBER, "times the hard limit fired, in all episodes", null=True),
+        "forced_exits": Key(NUMBER, "positions closed by safeguards, in all episodes", null=True),
     },
     open=True,
 )
@@ -373,7 +376,7 @@ WALK_FORWARD = Record(
         "folds": Key(ListOf(FOLD), "in order"),
         "overall": Key(ALL_METRICS, "of the greedy policy, of all tests joined"),
         "sentence": Key(TEXT, "what came out"),
-        "trials": Key(WHOLE, "runs ever started, by the registry, or more with records"),
+        "trials": Key(WHOLE, "counted: agents ever trained, or records on these sessions if more"),
         "test_openings": Key(WHOLE, "times that test splits were opened, these included"),
         "notes": Key(TEXTS, "what is not tested, or may not be unseen"),
     },

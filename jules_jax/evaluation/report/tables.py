@@ -154,9 +154,11 @@ def key_figures(report: Report, who: str) -> list[KeyFigure]:
         ),
         KeyFigure("Costs", show("cost_total_bp"), costs_note(metrics)),
         KeyFigure(
-            "Deepest drawdown",
-            show("max_drawdown"),
-            "of equity" if sessions is None else f"longest {wording.count(sessions, 'session')}",
+            "Worst drawdown",
+            show("worst_drawdown"),
+            "of any account"
+            if sessions is None
+            else f"of any account; longest {wording.count(sessions, 'session')}",
         ),
         KeyFigure("Trades", show("trades_per_session"), "fills a session"),
     ]
@@ -176,7 +178,8 @@ def policies(report: Report) -> Table:
     roles = _roles(report)
     rows = [(name, roles[name], one["overall"]) for name, one in report["policies"].items()]
     return Table(
-        f"Per {report['unit']}; small print is the 95 % interval, or ± one standard error",
+        f"Per {report['unit']}; small print is the 95 % interval, ± one standard error, or of "
+        "drawdown where 5 to 95 % of accounts are",
         "Policy",
         _columns(OVERVIEW),
         _metric_rows(rows, OVERVIEW),
@@ -290,6 +293,7 @@ def stress(report: Report) -> Table | None:
     if rows is None:
         return None
     extra, (caption, several) = _extra(rows, schema.STRESS), _told(report, rows)
+    caption += "; breaches and exits of all episodes together"
     places = wording.decimals_of([row["net_pnl"]["value"] for row in rows], "dollars")
     shown = tuple(
         Row(
@@ -483,15 +487,17 @@ def replay_sentence(report: Report) -> str:
     amount = f"{wording.count(one['steps'], 'step')} of {wording.count(one['episodes'], 'episode')}"
     if one["steps"] == 0:
         return "No step was replayed in the float64 twin."
-    if one["disagreements"] == 0:
+    if one["agrees"]:
         return (
             f"An independent float64 twin of the environment played {amount} again and agreed "
             f"on every one (tolerance: {one['tolerance']})."
         )
+    weights = wording.count(one["other_weights"], "episode")
     return (
         f"An independent float64 twin of the environment played {amount} again and disagreed on "
-        f"{wording.count(one['disagreements'], 'step')} (tolerance: {one['tolerance']}): the "
-        "figures above cannot be believed until that is explained."
+        f"{wording.count(one['disagreements'], 'episode')} (tolerance: {one['tolerance']}); of "
+        f"{weights} the weights do not make what the policy thought: the figures above cannot be "
+        "believed until that is explained."
     )
 
 
@@ -530,7 +536,7 @@ def provenance(report: Report) -> list[tuple[str, str, bool]]:
         ),
         ("Seeds", wording.count(one["seeds"], "draw"), False),
         ("Episodes", f"{one['episodes']:,} of each policy", False),
-        ("Trials", f"{wording.count(one['trials'], 'run')} in the registry", False),
+        ("Trials", f"{wording.count(one['trials'], 'trial')} counted", False),
         ("Test split opened", wording.count(one["test_openings"], "time"), False),
         ("Device", one["device"] or "not known", False),
         ("Versions", ", ".join(f"{k} {v}" for k, v in one["versions"].items()), False),

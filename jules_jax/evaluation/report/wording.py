@@ -113,6 +113,11 @@ def words(name: str) -> str:
     return text
 
 
+def capitalised(text: str) -> str:
+    """The same with a capital first letter, names of files left as they are."""
+    return text[:1].upper() + text[1:] if not text.startswith((".", "/")) else text
+
+
 def heading(name: str) -> str:
     """A key as the heading of a column."""
     text = words(name)

@@ -197,7 +197,9 @@ def full() -> dict[str, Any]:
         "replay": {
             "episodes": 200,
             "steps": 200_000,
+            "agrees": True,
             "disagreements": 0,
+            "other_weights": 0,
             "tolerance": "1e-6 of capital",
         },
         "gates": gates(),
@@ -397,6 +399,6 @@ def negative() -> dict[str, Any]:
     return report | {
         "policies": {loser: worst},
         "sessions_shown": [one | {"policy": loser, "fills": [fill(0, 610.0, -5, forced=True)]}],
-        "replay": report["replay"] | {"disagreements": 3},
+        "replay": report["replay"] | {"disagreements": 3, "agrees": False},
         "capacity": [row | {"policy": loser, "net_bp": None} for row in report["capacity"]],
     }

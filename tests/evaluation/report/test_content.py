@@ -26,7 +26,7 @@ KINDS = {
 def said(
     net: tuple[float, float, float], *, gross: tuple[float, float] = (1.0, 0.5),
     turnover: float = 1.0, dsr: float = 0.5, dated: bool = True, rival: float = 0.0,
-    windows: int = 0, sampled: tuple[float, float, float] | None = None,
+    windows: int = 0, sampled: tuple[float, float, float] | None = None, count: int = 60,
 ) -> str:  # fmt: skip
     """The sentence on a policy that nets so much, the ends of its interval second and third.
 
@@ -47,8 +47,10 @@ def said(
     drawn = dict(zip(("value", "low", "high"), sampled or (0.0, 0.0, 0.0), strict=True))
     drawing = {"net_pnl": drawn, "turnover": {"value": float(sampled is not None)}}
     told[SAMPLED] = {"kind": "trained", "overall": drawing}
-    labels = ("2025-03-10",) * 60 * dated
-    ground = SimpleNamespace(unit="account over 19 sessions", labels=labels, windows=windows)
+    labels = ("2025-03-10",) * count * dated
+    ground = SimpleNamespace(
+        unit="account over 19 sessions", labels=labels, windows=windows, accounts=count
+    )
     ends = (net[1] - rival, net[2] - rival)
     found: Any = SimpleNamespace(
         kinds=KINDS, prices=ground, beyond=lambda name, other: Score(net[0] - rival, *ends)
@@ -78,9 +80,17 @@ CASES = {
 
 @pytest.mark.parametrize(("sentence", "begins", "words"), CASES.values(), ids=CASES.keys())
 def test_the_sentence_in_each_of_its_cases(sentence: str, begins: str, words: str) -> None:
-    assert sentence.startswith(begins) and words.replace("−", "$-") in sentence
+    assert sentence.startswith(begins) and words.replace("−", "-$") in sentence
     assert sentence.endswith(".") and "nan" not in sentence
     assert sentence.count(GREEDY) == 1
+
+
+@pytest.mark.parametrize(("dated", "what"), [(True, "sessions"), (False, "episodes")])
+def test_a_gain_over_few_days_or_episodes_is_not_believed_and_a_loss_is(dated: bool, what: str):
+    text = said((100.0, 10.0, 200.0), dated=dated, dsr=0.99, count=19)
+    assert text.startswith(f"19 {what} are too few to say whether {GREEDY} earns: it nets $100.00")
+    assert said((100.0, 10.0, 200.0), dated=dated, dsr=0.99, count=20).startswith("It earn")
+    assert said((-100.0, -200.0, -10.0), dated=dated, count=19).startswith("It loses")
 
 
 def test_the_best_reference_policy_is_named_and_the_oracle_is_none() -> None:
@@ -107,7 +117,7 @@ def test_where_the_greedy_policy_does_not_trade_the_sampled_one_is_told_of() -> 
         return said((0, 0, 0), turnover=0, sampled=sampled, windows=3)
 
     assert told((-7, -9, -5)).endswith(
-        "; trained, sampled, which trades, nets $-7.00 [-9.00, -5.00], which is no edge either."
+        "; trained, sampled, which trades, nets -$7.00 [-9.00, -5.00], which is no edge either."
     )
     assert told((2, -9, 13)).endswith("nets $2.00 [-9.00, 13.00], which is no edge either.")
     assert told((7, 5, 9)).endswith("nets $7.00 [5.00, 9.00], but it was not the one to be judged.")
@@ -149,9 +159,9 @@ def test_the_sessions_shown_are_the_worst_the_median_and_the_best_of_whole_ones(
     shown = content.shown([watched()])
     told = [(sum(each["net"]), each["label"]) for each in shown]
     assert told == [
-        (-3, "episode 1, session 1 (worst)"),
-        (8, "episode 0, session 2 (median)"),
-        (9, "episode 1, session 2 (best)"),
+        (-3, "episode 1, session 1 (worst of 2 accounts)"),
+        (8, "episode 0, session 2 (median of 2 accounts)"),
+        (9, "episode 1, session 2 (best of 2 accounts)"),
     ]
     assert all(len(each[name]) == 4 for each in shown for name in ("price", "position", "request"))
     worst = shown[0]
@@ -228,10 +238,10 @@ def test_what_is_told_of_policies_is_by_the_schema() -> None:
     schema.check(whole)
     own = whole["policies"][GREEDY]
     assert list(own["overall"]) == list(schema.METRICS) and list(own["symbols"]) == ["AAA", "BBB"]
-    net = found.ledgers[GREEDY].sums["pnl/net"].reshape(2, 2, 11).sum(axis=1)
+    net = found.ledgers[GREEDY].sums["pnl/net"].reshape(2, 2, 11).mean(axis=1)
     np.testing.assert_allclose(own["daily"]["net"], net.mean(axis=0))
     np.testing.assert_allclose(own["daily"]["low"], np.percentile(net, 5, axis=0))
-    assert sum(own["returns_histogram"]["counts"]) == 22
+    assert sum(own["returns_histogram"]["counts"]) == 11
     assert own["requests"] == pytest.approx({"sell": 1 / 3, "hold": 1 / 3, "buy": 1 / 3})
     assert own["reward_terms"] == pytest.approx(dict.fromkeys(schema.REWARD_TERMS, 1 / 6))
     assert own["by_minute"] == {"minute": [0, 30], "net": [30, 30], "orders": [30, 30]}

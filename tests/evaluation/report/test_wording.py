@@ -144,5 +144,5 @@ def test_a_table_tells_the_policy_only_where_rows_differ_in_it() -> None:
 
 def test_a_replay_that_disagrees_says_that_nothing_else_can_be_believed() -> None:
     report = schema.plain(made.negative())
-    assert "disagreed on 3 steps" in tables.replay_sentence(report)
+    assert "disagreed on 3 episodes" in tables.replay_sentence(report)
     assert "cannot be believed" in tables.replay_sentence(report)
