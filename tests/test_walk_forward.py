@@ -354,7 +354,7 @@ def test_a_config_is_enough_for_the_command(tmp_path: Path, capsys) -> None:
     assert told(again) == told(out)
     for of_one in (("--split", "test"), ("--audit", "3"), ("--stress",)):
         status, _, err = run(capsys, "evaluate", "--walk-forward", "train=4d", *of_one, *flags)
-        assert status == 2 and f"{of_one[0]} is of one checkpoint" in err
+        assert status == 2 and f"{of_one[0]} does not go with --walk-forward" in err
     status, _, err = run(capsys, "evaluate", "--walk-forward", "train=4", *flags)
     assert (status, err.count("\n")) == (2, 1) and "has 'train=4', expected" in err
     status, _, err = run(capsys, "evaluate", "--episodes", "4")

@@ -240,7 +240,9 @@ def test_the_joined_assessment_is_told_as_any_other() -> None:
     told = content.policies(found, Luck(3, None))
     schema.check(schema.plain(made.full() | {"policies": told}))
     own = told[GREEDY]
-    np.testing.assert_allclose(own["daily"]["net"], hand("pnl/net").mean(axis=0))
+    daily = hand("pnl/net").mean(axis=0) / ACCOUNTS_THERE
+    np.testing.assert_allclose(own["daily"]["net"], daily)
+    assert own["overall"]["net_pnl"]["value"] == pytest.approx(daily.sum())
     assert list(own["symbols"]) == ["AAA", "BBB"]
     assert content.table(found, told).startswith("account through 15 sessions")
     assert "through 15 unseen sessions in 3 test windows" in content.sentence(
