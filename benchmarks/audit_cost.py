@@ -20,7 +20,7 @@ import numpy as np
 from jules_jax import config
 from jules_jax.agent import network, policy
 from jules_jax.env.params import make_params
-from jules_jax.evaluation import audit, backtest, comparison
+from jules_jax.evaluation import audit, backtest, unseen
 from jules_jax.evaluation.audit import manifest, reading, verification
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     """The command."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 256
     settings = config.load({"simulator.preset": "default"})
-    market = comparison.fresh_paths(settings, count, jax.random.key(1))
+    market = unseen.fresh_paths(settings, count, jax.random.key(1))
     starts = backtest.one_per_stretch(np.asarray(market.episodes), count, seed=0)
     params, env = network.init(jax.random.key(0), settings.network), make_params(settings, market)
     who, key, steps = policy.from_network(greedy=False), jax.random.key(2), count * 1000

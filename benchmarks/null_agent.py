@@ -1,4 +1,4 @@
-"""What a trained agent earns where nothing can be earned: `python benchmarks/null_agent.py`.
+"""What a trained agent earns where nothing can be earned: `python -m benchmarks.null_agent`.
 
 An agent is trained on the preset `null`, whose mid price is a martingale, with spread, fees,
 cooldown and penalties off: only impact stands between it and any flaw of fills, marking or data
@@ -19,9 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import fresh_episodes
+from benchmarks.fresh_episodes import Episodes
 from jules_jax import config
-from jules_jax.evaluation import comparison
-from jules_jax.evaluation.comparison import Comparison
 from jules_jax.training import backend, checkpoints, loop
 
 FREE: dict[str, Any] = {
@@ -42,25 +42,24 @@ ERRORS = 3.0
 """Standard errors that a mean must exceed 0 by to count as earning."""
 
 
-def train_and_play(settings: config.Config, episodes: int) -> Comparison:
+def train_and_play(settings: config.Config, episodes: int) -> Episodes:
     """Trains as `settings` say and plays `episodes` fresh paths; leaves nothing on disk."""
     with tempfile.TemporaryDirectory() as directory:
         place = {"runs_dir": f"{directory}/runs", "checkpoint_dir": f"{directory}/checkpoints"}
         settings = config.load({**config.to_dict(settings), **place, "name": "null_agent"})
         result = loop.train(settings)
         params = checkpoints.load_params(Path(result.checkpoint), settings)
-        held_out = comparison.hold_out(settings, split="test", episodes=episodes)
-        return comparison.compare(settings, params, held_out)
+        return fresh_episodes.play(settings, params, episodes)
 
 
-def earning(result: Comparison) -> list[str]:
+def earning(result: Episodes) -> list[str]:
     """The trained policies whose mean net P&L is not shown to be 0 or less, to `ERRORS`."""
     means = {name: result.mean(name, "pnl/net") for name in TRAINED}
     return [name for name, (mean, error) in means.items() if not mean <= ERRORS * error]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the comparison; returns 1 if a trained policy earns, else 0."""
+    """Prints the table; returns 1 if a trained policy earns, else 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--preset", default="null", help="the simulator's preset")
     parser.add_argument("--num-envs", type=int, default=256, help="lanes")
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         }
     )
     result = train_and_play(settings, given.episodes)
-    print("", comparison.table(result), "", sep="\n")
+    print("", fresh_episodes.table(result), "", sep="\n")
     paid = earning(result)
     print(f"earns more than 0 by {ERRORS:g} standard errors: {', '.join(paid) or 'none'}")
     return int(bool(paid))

@@ -18,8 +18,8 @@ from jules_jax import config
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.record import StepRecord
 from jules_jax.errors import InputError, Stopped
-from jules_jax.evaluation.comparison import EVALUATION_KEY
 from jules_jax.evaluation.evidence import GATES_KEY
+from jules_jax.evaluation.unseen import EVALUATION_KEY
 from jules_jax.training import market, preparation
 from jules_jax.training.calibration import choice, knobs, report, search, trials
 from jules_jax.training.calibration.search import Outcome, Response, Target

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks import learns
-from jules_jax.evaluation.backtest import Starts
-from jules_jax.evaluation.comparison import Comparison
+from benchmarks.fresh_episodes import Episodes
 
 EPISODES = 50
 
 
-def played(reward: float, net: float, orders: float) -> Comparison:
+def played(reward: float, net: float, orders: float) -> Episodes:
     index = np.arange(EPISODES)
     noise = np.where(index % 2, 1.0, -1.0)
 
@@ -23,7 +22,7 @@ def played(reward: float, net: float, orders: float) -> Comparison:
         }
 
     names = {learns.SAMPLED: of(reward, net), learns.GREEDY: of(0, 0), "random": of(-5, -50)}
-    return Comparison(Starts(index, index, index), names)
+    return Episodes(index, names)
 
 
 def test_the_verdict_wants_reward_and_money_and_stillness_on_null():

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import fresh_episodes
 from jules_jax import config
-from jules_jax.evaluation import comparison
 from jules_jax.training import checkpoints
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "phase1_smoke"
@@ -21,8 +21,7 @@ def played():
     """Rewards of whole episodes of the shipped policy on paths of another seed, by policy."""
     settings = config.load({"seed": 77}, file=SHIPPED / "config.yaml").for_evaluation()
     params = checkpoints.load_params(checkpoints.find(SHIPPED), settings)
-    held_out = comparison.hold_out(settings, split="validation", episodes=EPISODES)
-    return comparison.compare(settings, params, held_out)
+    return fresh_episodes.play(settings, params, EPISODES)
 
 
 def test_the_shipped_checkpoint_is_small_and_says_what_it_is():
@@ -48,7 +47,7 @@ def test_it_passed_every_gate_of_phase_1():
 def test_on_fresh_paths_it_earns_what_is_recorded(played, name):
     """Within four standard errors of the difference; doing nothing earns exactly nothing."""
     told = json.loads((SHIPPED / "gates.json").read_text("utf-8"))["episode_reward"][name]
-    who = name if name in played.episodes else f"trained, {name}"
+    who = name if name in played.by_policy else f"trained, {name}"
     mean, error = played.mean(who, "reward")
     assert abs(mean - told["mean"]) <= 4 * np.hypot(error, told["standard_error"])
     if name == "sampled":

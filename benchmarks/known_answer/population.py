@@ -82,7 +82,7 @@ def play_both(
     """Fresh episodes of every seed, greedy and sampled; seeds and policies meet the same ones."""
     greedy, sampled = (
         np.asarray(play_all(env, who, weights, env_params, key, episodes, steps))
-        for who in (policy.from_network(greedy=True), policy.from_network(greedy=False))
+        for who in (GREEDY, SAMPLED)
     )
     return Played(greedy, sampled)
 

@@ -17,7 +17,7 @@ from jules_jax.agent import network
 from jules_jax.agent.policy import Policy
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.env.trading_env import TradingEnv
-from jules_jax.evaluation import backtest, comparison, reference_policies, statistics
+from jules_jax.evaluation import backtest, reference_policies, statistics, unseen
 from jules_jax.evaluation.backtest import Starts
 from jules_jax.market import feed, simulator
 from jules_jax.market.table import MarketData
@@ -79,7 +79,7 @@ def null(
         return replace(params, market=market.data)
 
     weights = train(settings, seeds, at)
-    held_out = comparison.hold_out(settings, split="test", episodes=episodes)
+    held_out = unseen.hold_out(settings, split="test", episodes=episodes)
     fresh = make_params(settings, held_out.market)
     greedy, sampled = (
         play(who, weights, fresh, held_out.starts, settings) for who in (GREEDY, SAMPLED)

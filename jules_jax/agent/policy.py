@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.env.observation import action_mask
 
@@ -78,6 +79,13 @@ def from_network(*, greedy: bool, patience: int = 1, precision: str = "default")
     if greedy:
         return Policy("trained, greedy", network.initial_carry, act, judge=judge)
     return Policy("trained, sampled", network.initial_carry, act, entropy, judge)
+
+
+def trained(settings: config.Network) -> tuple[Policy, Policy]:
+    """The greedy and the sampled policy of a network: the same objects wherever they act alike."""
+    precision, patience = settings.matmul_precision, settings.greedy_patience
+    greedy = from_network(greedy=True, patience=patience, precision=precision)
+    return greedy, from_network(greedy=False, precision=precision)
 
 
 def _in_bars(logits: jax.Array, possible: jax.Array, bars: int) -> jax.Array:

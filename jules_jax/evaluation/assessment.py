@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ from jules_jax.config import Config
 from jules_jax.env.params import make_params
 from jules_jax.evaluation import (
     candidates,
-    comparison,
     ledger,
     prices,
     reference_policies,
     scores,
+    unseen,
 )
 from jules_jax.evaluation.ledger import Ledger, Record
 from jules_jax.evaluation.prices import Chunk, Prices
@@ -33,7 +32,7 @@ from jules_jax.evaluation.scores import Accounts, Days, Score
 Say = Callable[[int, int], None]
 """Told after each chunk how many accounts of how many have been played."""
 Recorder = Callable[[Chunk], Record | None]
-"""Asked before each chunk who is to be given every step of the trained policies (see `trained`)."""
+"""Asked before each chunk who is to be given every step of the policies of `policy.trained`."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +133,7 @@ def best_reference(kinds: Mapping[str, str], net: Mapping[str, float]) -> str:
 
 def trained(config: Config) -> tuple[Policy, Policy]:
     """The network as a policy: what it would most likely do, and as it was trained."""
-    return _trained(config.network.matmul_precision, config.network.greedy_patience)
-
-
-@cache
-def _trained(precision: str, patience: int) -> tuple[Policy, Policy]:
-    greedy = policy.from_network(greedy=True, patience=patience, precision=precision)
-    return greedy, policy.from_network(greedy=False, precision=precision)
+    return policy.trained(config.network)
 
 
 def assess(
@@ -155,7 +148,7 @@ def assess(
 
     config: with schedules at their end, as `Config.for_evaluation` gives it.
     """
-    greedy, sampled = trained(config)
+    greedy, sampled = policy.trained(config.network)
     own = [
         Reference(greedy.name, greedy, params, "trained", "does what it would most likely do"),
         Reference(sampled.name, sampled, params, "trained", "draws what it does, as in training"),
@@ -228,7 +221,7 @@ def _truth(chunk: Chunk, picked: tuple[str, Truth] | None) -> tuple[str, Truth] 
     """The oracle of a chunk of simulated paths, with the thresholds of the first one's."""
     if chunk.key_paths is None:
         return None
-    feed = comparison.fresh_feed(chunk.config, len(chunk.starts.row))
+    feed = unseen.fresh_feed(chunk.config, len(chunk.starts.row))
     if picked is None:
         return candidates.oracle(feed, chunk.key_paths, chunk.starts)
     drift = candidates.true_drift(feed, chunk.key_paths, chunk.starts)

@@ -25,7 +25,7 @@ from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
 from jules_jax.config import PRESETS, Config
 from jules_jax.env.params import EnvParams, make_params
-from jules_jax.evaluation import backtest, comparison, reference_policies
+from jules_jax.evaluation import backtest, reference_policies, unseen
 from jules_jax.evaluation.backtest import Starts, StepLog
 from jules_jax.market import dataset
 from jules_jax.market.feed import market_data
@@ -125,9 +125,8 @@ def gather(
     Prices are fresh simulated paths, or the validation sessions of `market.data`. Raises
     `InputError` where those cannot be had.
     """
-    precision, patience = config.network.matmul_precision, config.network.greedy_patience
-    sampled = sampled or policy.from_network(greedy=False, precision=precision)
-    greedy = greedy or policy.from_network(greedy=True, patience=patience, precision=precision)
+    own_greedy, own_sampled = policy.trained(config.network)
+    sampled, greedy = sampled or own_sampled, greedy or own_greedy
     mesh = _mesh()
     key = jax.random.fold_in(jax.random.key(config.seed), GATES_KEY)
     key_market, key_play, key_null = jax.random.split(key, 3)
@@ -195,7 +194,7 @@ def _lanes(config: Config) -> int:
 def _simulated(config: Config, mesh: Mesh, key: jax.Array) -> _Ground:
     """A fresh path for every episode; shard s is generation s of a feed."""
     lanes = _lanes(config)
-    feed = comparison.fresh_feed(config, lanes)
+    feed = unseen.fresh_feed(config, lanes)
     first, last = feed.starts
     offset = np.arange(lanes) * feed.path_bars
     stretches = np.stack([np.zeros(lanes, int), offset + first, offset + last], axis=1)

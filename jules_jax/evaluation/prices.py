@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jules_jax.config import Config
 from jules_jax.errors import InputError
-from jules_jax.evaluation import comparison
+from jules_jax.evaluation import unseen
 from jules_jax.evaluation.backtest import Starts, one_per_stretch
 from jules_jax.market import dataset, splits
 from jules_jax.market.dataset import Dataset
@@ -126,7 +126,7 @@ def recorded(config: Config, split: Split, draws: int) -> Prices:
     """
     source = _without_episodes(dataset.load(config))
     left_out = unplayed(source, split)
-    chunk, days = _through(source, split, draws, _keys(config)[1])
+    chunk, days = _through(source, split, draws, unseen.keys(config)[1])
     labels = tuple(np.datetime_as_string(days).tolist())
     names = source.symbols
     notes = (
@@ -236,16 +236,9 @@ def _through(source: Dataset, split: Split, draws: int, key: jax.Array) -> tuple
     return chunk, days
 
 
-def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
-    """Keys of the paths and of the policies' draws."""
-    key = jax.random.fold_in(jax.random.key(config.seed), comparison.EVALUATION_KEY)
-    key_paths, key_play = jax.random.split(key)
-    return key_paths, key_play
-
-
 def _simulated(config: Config, number: int, accounts: int) -> Chunk:
-    key_paths, key_play = (jax.random.fold_in(key, number) for key in _keys(config))
-    feed = comparison.fresh_feed(config, accounts)
+    key_paths, key_play = (jax.random.fold_in(key, number) for key in unseen.keys(config))
+    feed = unseen.fresh_feed(config, accounts)
     market = feed.fresh(key_paths)
     starts = one_per_stretch(np.asarray(market.episodes), accounts, (config.seed, number))
     steps = np.full(accounts, config.max_steps_in_episode, np.int32)

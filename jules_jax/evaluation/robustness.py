@@ -53,9 +53,7 @@ HALF_SPREAD = Row._fields.index("half_spread")
 
 def contenders(config: Config, weights: network.Params) -> list[Reference]:
     """The trained policy, greedy and sampled, beside buy and hold, random orders and nothing."""
-    precision, patience = config.network.matmul_precision, config.network.greedy_patience
-    greedy = policy.from_network(greedy=True, patience=patience, precision=precision)
-    sampled = policy.from_network(greedy=False, precision=precision)
+    greedy, sampled = policy.trained(config.network)
     evenly = jnp.asarray(reference_policies.EVENLY, jnp.float32)
     return [
         Reference(greedy.name, greedy, weights, "trained", "what it would most likely do"),

@@ -46,7 +46,7 @@ def play(
         np.asarray(market.episodes), settings.monitor.figure_episodes, seed=update
     )
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), FIGURES_KEY), update)
-    who = policy.from_network(greedy=False, precision=settings.network.matmul_precision)
+    _, who = policy.trained(settings.network)
     env_params = make_params(settings, market, progress=progress)
     return recording.whole(recording.play(who, params, env_params, starts, key).record)
 

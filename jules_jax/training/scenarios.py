@@ -9,7 +9,7 @@ import numpy as np
 
 from jules_jax import config
 from jules_jax.agent import network
-from jules_jax.evaluation import backtest, comparison, robustness
+from jules_jax.evaluation import backtest, robustness, unseen
 from jules_jax.market import dataset, stress
 from jules_jax.market.splits import Split
 
@@ -37,7 +37,7 @@ def lines(
         )
         scenes = stress.of_split(source, split)
     else:
-        feed = comparison.fresh_feed(final, EPISODES)
+        feed = unseen.fresh_feed(final, EPISODES)
         held_out = feed.fresh(key_paths)
         starts = backtest.one_per_stretch(np.asarray(held_out.episodes), EPISODES, final.seed)
         scenes = stress.of_fresh_paths(feed, key_paths)

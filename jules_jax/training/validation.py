@@ -8,11 +8,10 @@ import jax
 import numpy as np
 
 from jules_jax import config
-from jules_jax.agent import network
-from jules_jax.agent.policy import from_network
+from jules_jax.agent import network, policy
 from jules_jax.env.params import make_params
 from jules_jax.errors import InputError
-from jules_jax.evaluation import backtest, comparison
+from jules_jax.evaluation import backtest, unseen
 from jules_jax.evaluation.backtest import Starts
 from jules_jax.market.table import MarketData
 from jules_jax.training.market import Market
@@ -33,7 +32,7 @@ class Validation:
 
     def __init__(self, settings: config.Config, market: Market) -> None:
         self._settings = settings
-        self._policy = from_network(greedy=False, precision=settings.network.matmul_precision)
+        _, self._policy = policy.trained(settings.network)
         key = jax.random.fold_in(jax.random.key(settings.seed), VALIDATION_KEY)
         key_market, self._key = jax.random.split(key)
         self._held_out: tuple[MarketData, Starts] | None = None
@@ -80,7 +79,7 @@ def _hold_out(
 ) -> tuple[MarketData, Starts]:
     """Held-out prices, and about `episodes` starts on them."""
     if market.recorded is None:
-        data = comparison.fresh_paths(settings, episodes, key)
+        data = unseen.fresh_paths(settings, episodes, key)
         return data, backtest.one_per_stretch(np.asarray(data.episodes), episodes, settings.seed)
     data = market.recorded.market("validation")
     starts = backtest.without_overlap(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jules_jax import config
 from jules_jax.agent import network, policy
 
 SELL, HOLD, BUY = 0, 1, 2
@@ -49,3 +50,13 @@ def test_it_asks_for_nothing_that_would_be_refused(act):
     assert act([0.3, 0.2, 0.5], 10, position=1.0) == [SELL]
     assert act([0.01, 0.2, 0.79], 10, position=1.0) == [HOLD]
     assert act([0.5, 0.2, 0.3], 10, position=-1.0) == [BUY]
+
+
+def test_settings_that_act_alike_have_the_same_two_policies():
+    """Compiled programs are kept by policy: equal ones that are not the same compile again."""
+    greedy, sampled = policy.trained(config.Network(greedy_patience=3))
+    assert (greedy.name, sampled.name) == ("trained, greedy", "trained, sampled")
+    wider = policy.trained(config.Network(greedy_patience=3, lstm_hidden_size=7))
+    assert wider[0] is greedy and wider[1] is sampled
+    hasty = policy.trained(config.Network(greedy_patience=1))
+    assert hasty[0] is not greedy and hasty[1] is sampled

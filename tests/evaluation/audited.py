@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from jules_jax import config
 from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
-from jules_jax.evaluation import audit, backtest, comparison
+from jules_jax.evaluation import audit, backtest, unseen
 from jules_jax.market.table import MarketData
 from jules_jax.training import checkpoints
 from tests.env import episodes
@@ -45,7 +45,7 @@ def settings() -> config.Config:
 @cache
 def market() -> tuple[MarketData, backtest.Starts]:
     """Fresh paths, and a start on each."""
-    data = comparison.fresh_paths(settings(), EPISODES, jax.random.key(4))
+    data = unseen.fresh_paths(settings(), EPISODES, jax.random.key(4))
     return data, backtest.one_per_stretch(np.asarray(data.episodes), EPISODES, seed=0)
 
 

@@ -7,7 +7,7 @@ import pytest
 from jules_jax import config
 from jules_jax.env.metrics import COSTS
 from jules_jax.env.params import make_params
-from jules_jax.evaluation import backtest, comparison, reference_policies
+from jules_jax.evaluation import backtest, reference_policies, unseen
 from tests.tiny import SETTINGS
 
 EPISODES = 24
@@ -17,7 +17,7 @@ EPISODES = 24
 def played():
     """Episodes of the random and of the flat policy on the same fresh paths."""
     settings = config.load(SETTINGS)
-    market = comparison.fresh_paths(settings, EPISODES, jax.random.key(5))
+    market = unseen.fresh_paths(settings, EPISODES, jax.random.key(5))
     starts = backtest.one_per_stretch(np.asarray(market.episodes), EPISODES, seed=0)
     params = make_params(settings, market)
     play = {

@@ -20,9 +20,9 @@ from jules_jax import config
 from jules_jax.agent import policy
 from jules_jax.env.params import make_params
 from jules_jax.errors import InputError
-from jules_jax.evaluation import backtest, comparison
-from jules_jax.evaluation.comparison import HeldOut
+from jules_jax.evaluation import backtest, unseen
 from jules_jax.evaluation.statistics import Interval, mean_interval, ratio_of_means
+from jules_jax.evaluation.unseen import HeldOut
 from jules_jax.training import checkpoints, loop, metrics_file, population
 from jules_jax.training.calibration.knobs import PENALTIES, Knob
 from jules_jax.training.calibration.search import Response
@@ -167,7 +167,7 @@ class Bench:
         loop.train(settings)
         at_last = first_seed(self.base.seed, turn) + MOST_SEEDS
         drawn = dataclasses.replace(settings, seed=at_last, population=config.Population())
-        held_out = comparison.hold_out(drawn, split="validation", episodes=self.episodes)
+        held_out = unseen.hold_out(drawn, split="validation", episodes=self.episodes)
         key = jax.random.fold_in(jax.random.key(at_last), CALIBRATION_KEY)
         played = [_play(member, settings, held_out, key) for member in members]
         logged = [_logged(Path(settings.runs_dir) / settings.name / m.name) for m in members]
@@ -198,7 +198,7 @@ def _play(
     """Episodes of a trained member's sampled policy, `[N]` by name of metric."""
     path = checkpoints.find(Path(settings.checkpoint_dir) / settings.name / member.name)
     weights = checkpoints.load_params(path, member.settings)
-    who = policy.from_network(greedy=False, precision=settings.network.matmul_precision)
+    _, who = policy.trained(settings.network)
     params = make_params(member.settings, held_out.market)
     totals = backtest.run_episodes(who, weights, params, held_out.starts, key)
     return {name: np.asarray(totals[name], np.float64) for name in METRICS + TERMS}
