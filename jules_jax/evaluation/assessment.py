@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from jules_jax.agent import network, policy
-from jules_jax.agent.policy import Policy
 from jules_jax.config import Config
 from jules_jax.env.params import make_params
 from jules_jax.evaluation import (
@@ -129,11 +128,6 @@ def _places(part: Assessment, symbols: Sequence[str]) -> dict[tuple[int, int], i
 def best_reference(kinds: Mapping[str, str], net: Mapping[str, float]) -> str:
     """The reference policy that nets most; the oracle, which knows what nobody can, is none."""
     return max((name for name, kind in kinds.items() if kind == "reference"), key=net.__getitem__)
-
-
-def trained(config: Config) -> tuple[Policy, Policy]:
-    """The network as a policy: what it would most likely do, and as it was trained."""
-    return policy.trained(config.network)
 
 
 def assess(

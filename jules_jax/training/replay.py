@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from jules_jax import config
-from jules_jax.agent import network
+from jules_jax.agent import network, policy
 from jules_jax.agent.policy import Policy
-from jules_jax.evaluation import assessment, audit
+from jules_jax.evaluation import audit
 from jules_jax.evaluation.audit import Verification, recording
 from jules_jax.evaluation.audit.recording import Played
 from jules_jax.evaluation.ledger import Record
@@ -66,7 +66,7 @@ class Recorder:
         self._sample = None if everything else REPLAYED
         self._final, self._params, self._ground = final, params, ground
         self._checkpoint, self._trail = checkpoint, trail
-        self._who = assessment.trained(final)
+        self._who = policy.trained(final.network)
         self._watched: list[Watched] = []
         self._writer: audit.Writer | None = None
         self._stack = ExitStack()

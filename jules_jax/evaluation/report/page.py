@@ -10,7 +10,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from jules_jax.evaluation.report import drawing, figures, tables, wording
+from jules_jax.evaluation.report import (
+    axes,
+    decisions,
+    drawing,
+    figures,
+    other_terms,
+    sentences,
+    tables,
+    wording,
+)
 from jules_jax.evaluation.report.drawing import Look
 
 Report = Mapping[str, Any]
@@ -46,7 +55,7 @@ class Plan:
 
 def plans(report: Report) -> list[Plan]:
     """Every figure that a report may have, in the order of the page."""
-    who = figures.headline(report)
+    who = axes.headline(report)
     unit, of_scenario = report["unit"], report["scenario_unit"]
     fixed = [
         Plan(
@@ -91,14 +100,14 @@ def plans(report: Report) -> list[Plan]:
         Plan(
             f"session-{number + 1}",
             "trades",
-            f"Trades on price: {tables.session_name(one)}",
-            tables.session_sentence(one),
-            partial(figures.session, number=number),
+            f"Trades on price: {sentences.session_name(one)}",
+            sentences.session(one),
+            partial(decisions.session, number=number),
         )
         for number, one in enumerate(report["sessions_shown"])
     ]
     rest = [
-        Plan("requests", "requests", f"What {who} asked for, over the day", "", figures.raster),
+        Plan("requests", "requests", f"What {who} asked for, over the day", "", decisions.raster),
         Plan(
             "returns",
             "returns",
@@ -111,28 +120,28 @@ def plans(report: Report) -> list[Plan]:
             "stress",
             f"Net P&L of {who} in each scenario",
             f"“{who}”. {INTERVALS}; dollars per {of_scenario}.",
-            figures.stress,
+            other_terms.stress,
         ),
         Plan(
             "capacity",
             "capacity",
             f"Net P&L and costs of {who} against capital",
             f"“{who}”, trading the same share of its capital.",
-            figures.capacity,
+            other_terms.capacity,
         ),
         Plan(
             "sensitivity",
             "sensitivity",
             f"Net P&L of {who} as one setting at a time is changed",
             f"“{who}”; bands are 95 % intervals, dollars per {of_scenario}.",
-            figures.sensitivity,
+            other_terms.sensitivity,
         ),
         Plan(
             "walk-forward",
             "walk-forward",
             "Net P&L of every fold of the walk-forward",
             "Test sessions only, each traded by a policy that never saw them.",
-            figures.walk_forward,
+            other_terms.walk_forward,
         ),
     ]
     return [*fixed, *sessions, *rest]
@@ -176,7 +185,7 @@ def render(report: Report, drawings: Sequence[Drawing]) -> str:
         finalize=lambda value: value.replace("−$", "−\u2060$") if type(value) is str else value,
     )
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    who = figures.headline(report)
+    who = axes.headline(report)
     drawn: dict[str, list[dict[str, Any]]] = {}
     for one in drawings:
         shown = {"stem": one.stem, "caption": one.caption}
@@ -193,7 +202,7 @@ def render(report: Report, drawings: Sequence[Drawing]) -> str:
         policies=tables.policies(report),
         everything=tables.everything(report),
         costs=tables.costs(report),
-        costs_sentence=tables.costs_sentence(report, who),
+        costs_sentence=sentences.costs(report, who),
         requests=tables.requests(report),
         symbols=tables.symbols(report),
         stress=tables.stress(report),
@@ -202,7 +211,7 @@ def render(report: Report, drawings: Sequence[Drawing]) -> str:
         folds=tables.folds(report),
         walk_overall=tables.walk_overall(report),
         gates=tables.gates(report),
-        replay=tables.replay_sentence(report),
+        replay=sentences.replay(report),
         provenance=tables.provenance(report),
         day=wording.day(report["created"]),
     )

@@ -1,4 +1,4 @@
-"""Tables and sentences of the page: numbers of the report, formatted."""
+"""Tables of the page: numbers of the report, formatted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jules_jax.evaluation.report import drawing, schema, wording
+from jules_jax.evaluation.report import drawing, schema, sentences, wording
 
 Report = Mapping[str, Any]
 
@@ -152,7 +152,7 @@ def key_figures(report: Report, who: str) -> list[KeyFigure]:
             show("dsr"),
             f"the same, after {wording.count(origin['trials'], 'trial')}",
         ),
-        KeyFigure("Costs", show("cost_total_bp"), costs_note(metrics)),
+        KeyFigure("Costs", show("cost_total_bp"), sentences.costs_note(metrics)),
         KeyFigure(
             "Worst drawdown",
             show("worst_drawdown"),
@@ -162,15 +162,6 @@ def key_figures(report: Report, who: str) -> list[KeyFigure]:
         ),
         KeyFigure("Trades", show("trades_per_session"), "fills a session"),
     ]
-
-
-def costs_note(metrics: Report) -> str:
-    """Costs in dollars, beside what was earned before them."""
-    gross, net = metrics["gross_pnl"]["value"], metrics["net_pnl"]["value"]
-    if gross is None or net is None:
-        return "of turnover"
-    paid = wording.show(gross - net, "dollars")
-    return f"of turnover: {paid}, from {wording.show(gross, 'dollars')} gross"
 
 
 def policies(report: Report) -> Table:
@@ -213,24 +204,6 @@ def costs(report: Report) -> Table:
         if one["overall"]["cost_total_bp"]["value"] is not None
     ]
     return Table("bp of turnover", "Policy", _columns(names), _metric_rows(rows, names))
-
-
-def costs_sentence(report: Report, who: str) -> str:
-    """What a policy earned before costs, what it paid, and what was left."""
-    metrics = report["policies"][who]["overall"]
-    gross, net = metrics["gross_pnl"]["value"], metrics["net_pnl"]["value"]
-    if gross is None or net is None:
-        return f"Gross or net P&L of “{who}” is not known."
-    total = metrics["cost_total_bp"]["value"]
-    rate = "" if total is None else f" ({wording.show(total, 'bp')} of turnover)"
-    places = wording.decimals_of([gross, net], "dollars")
-    gross_text, paid, net_text = (
-        wording.show(value, "dollars", places) for value in (gross, gross - net, net)
-    )
-    return (
-        f"“{who}” earned {gross_text} before costs and paid {paid}{rate}, which leaves "
-        f"{net_text} per {report['unit']}."
-    )
 
 
 def requests(report: Report) -> Table:
@@ -477,45 +450,6 @@ def gates(report: Report) -> Table | None:
         )
     columns = (("Verdict", ""), ("Asked", ""), ("Found", ""))
     return Table("Thresholds are the config's", "Gate", columns, tuple(shown))
-
-
-def replay_sentence(report: Report) -> str:
-    """What came of playing the steps again in the twin."""
-    one = report["replay"]
-    if one is None:
-        return "Not replayed."
-    amount = f"{wording.count(one['steps'], 'step')} of {wording.count(one['episodes'], 'episode')}"
-    if one["steps"] == 0:
-        return "No step was replayed in the float64 twin."
-    if one["agrees"]:
-        return (
-            f"An independent float64 twin of the environment played {amount} again and agreed "
-            f"on every one (tolerance: {one['tolerance']})."
-        )
-    weights = wording.count(one["other_weights"], "episode")
-    return (
-        f"An independent float64 twin of the environment played {amount} again and disagreed on "
-        f"{wording.count(one['disagreements'], 'episode')} (tolerance: {one['tolerance']}); of "
-        f"{weights} the weights do not make what the policy thought: the figures above cannot be "
-        "believed until that is explained."
-    )
-
-
-def session_name(one: Mapping[str, Any]) -> str:
-    """Symbol, label and policy of a session shown."""
-    place = " ".join(filter(None, (one["symbol"], one["label"])))
-    return f"{place} ({one['policy']})"
-
-
-def session_sentence(one: Mapping[str, Any]) -> str:
-    """What was traded in a session shown, and what came of it."""
-    net = sum(value for value in one["net"] if value is not None)
-    forced = sum(fill["forced"] for fill in one["fills"])
-    imposed = f", {forced} of them forced" if forced else ""
-    return (
-        f"{session_name(one)}: {wording.count(len(one['fills']), 'fill')}{imposed}; "
-        f"net {wording.show(net, 'dollars')}."
-    )
 
 
 def provenance(report: Report) -> list[tuple[str, str, bool]]:

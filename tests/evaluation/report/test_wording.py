@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jules_jax.evaluation.report import drawing, figures, schema, tables, wording
+from jules_jax.evaluation.report import (
+    decisions,
+    drawing,
+    figures,
+    schema,
+    sentences,
+    tables,
+    wording,
+)
 from tests.evaluation.report import made
 
 
@@ -87,7 +95,7 @@ def test_a_raster_is_of_means_over_the_bars_that_there_were() -> None:
         "minute": minutes.tolist(),
         "request": [row],
     }
-    found = figures.raster_rows(report)
+    found = decisions.raster_rows(report)
     assert found is not None
     labels, starts, means = found
     assert labels == ["a"] and starts.tolist() == list(range(0, 156, 2))
@@ -97,7 +105,7 @@ def test_a_raster_is_of_means_over_the_bars_that_there_were() -> None:
 def test_a_raster_without_one_of_its_own_is_of_the_sessions_shown() -> None:
     report = schema.plain(made.full())
     report["policies"]["trained, greedy"]["raster"] = None
-    found = figures.raster_rows(report)
+    found = decisions.raster_rows(report)
     assert found is not None
     assert [label.split(",")[0] for label in found[0]] == [
         "SPY 2026-01-05",
@@ -144,5 +152,5 @@ def test_a_table_tells_the_policy_only_where_rows_differ_in_it() -> None:
 
 def test_a_replay_that_disagrees_says_that_nothing_else_can_be_believed() -> None:
     report = schema.plain(made.negative())
-    assert "disagreed on 3 episodes" in tables.replay_sentence(report)
-    assert "cannot be believed" in tables.replay_sentence(report)
+    assert "disagreed on 3 episodes" in sentences.replay(report)
+    assert "cannot be believed" in sentences.replay(report)
