@@ -90,7 +90,7 @@ def _prune(leftovers: list[Any], keep: int, *, asks: bool) -> int:
     from jules_jax.training import run_history
 
     if active := sum(leftover.active for leftover in leftovers):
-        print(f"{active} runs that are trained, or were written to within the last hour, stay")
+        print(f"stay, as trained or written to within the last hour: {active} of the older runs")
     leftovers = [leftover for leftover in leftovers if not leftover.active]
     if not leftovers:
         print(f"nothing to remove besides the newest {keep}, which stay")

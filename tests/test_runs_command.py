@@ -181,7 +181,7 @@ def test_pruning_leaves_alone_a_run_that_may_be_going_on(root, capsys):
     os.utime(root / "runs" / "a" / "metrics.jsonl")
     _, out, _ = run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))
     assert left(root)["runs"] == ["a", "d"]
-    assert "1 runs that are trained, or were written to within the last hour, stay" in out
+    assert "stay, as trained or written to within the last hour: 1 of the older runs" in out
     assert (
         "nothing to remove besides the newest 1"
         in run(capsys, "runs", "prune", "--keep", "1", "--yes", *places(root))[1]

@@ -101,6 +101,11 @@ def variance_across_trials(returns: ArrayLike) -> float:
     return float(_sharpes(every, np.ones(len(matrix)), matrix, matrix**2)[0].var(ddof=1))
 
 
+def variance_of_luck(periods: int) -> float:
+    """Of the Sharpe ratios of trials without skill, over so many periods: 1/(periods − 1)."""
+    return 1.0 / max(periods - 1, 1)
+
+
 def deflated_sharpe(record: TrackRecord, trials: float, variance: float | None = None) -> Any:
     """Probability that the best of some trials has a Sharpe ratio above what luck alone expects.
 
@@ -108,7 +113,7 @@ def deflated_sharpe(record: TrackRecord, trials: float, variance: float | None =
     Sharpe ratios across trials; where it is not known, that of luck alone, 1/(periods − 1).
     """
     if variance is None:
-        variance = 1.0 / max(record.periods - 1, 1)
+        variance = variance_of_luck(record.periods)
     return probabilistic_sharpe(record, expected_maximum_sharpe(trials, variance))
 
 

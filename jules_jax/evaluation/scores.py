@@ -240,8 +240,16 @@ def daily(own: Days) -> dict[str, Score]:
 
 
 def deflated(own: Days, trials: int, variance: float | None) -> Score:
-    """The deflated Sharpe ratio among so many trials, their daily Sharpe ratios' variance known."""
-    return Score(float(overfitting.deflated_sharpe(_record(own), max(trials, 1), variance)))
+    """The deflated Sharpe ratio among so many trials.
+
+    variance: of their daily Sharpe ratios, None where it is not known. Trials that are much alike,
+    such as the greedy and the sampled policy of the same weights, differ less than luck does, and
+    would make the best of a hundred look like the only one: it counts for no less than luck's.
+    """
+    record = _record(own)
+    if variance is not None:
+        variance = max(variance, overfitting.variance_of_luck(record.periods))
+    return Score(float(overfitting.deflated_sharpe(record, max(trials, 1), variance)))
 
 
 def _record(own: Days) -> performance.TrackRecord:

@@ -5,6 +5,10 @@ expected volumes and the table follow from what it returns, as if the market had
 looks at no later bar. Some are a state of the whole history (volatility, volume, spread); others
 are events, which happen a third into a session, once in as many sessions as an episode is long:
 every episode of a session or more lives through one, and hardly one through more than two.
+
+Falls that last add up over a history, until a share is worth a few dollars. That is a matter of its
+unit and of no market, so the unit follows, as it would in a reverse split: as many dollars are
+traded as were, and a tick is as large beside the price as it was.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ PART_OF_SESSION = 3
 
 BAR_COLUMNS = tuple(Row._fields.index(name) for name in ("open", "close", "volume", "half_spread"))
 """Columns of the table that are the bar's own."""
+CLOSE, TICK = Row._fields.index("close"), Row._fields.index("tick")
 
 Transformation = Callable[[Bars], Bars]
 """Bars `[B]` of one symbol or path to bars `[B]`: pure, and traceable by JAX."""
@@ -209,7 +214,13 @@ Market = Callable[[Scenario], MarketData]
 
 def of_split(found: Dataset, split: Split) -> Market:
     """A split of a dataset under any scenario."""
-    return lambda scenario: of_dataset(found, scenario).market(split)
+    usual = found.market(split)
+
+    def market(scenario: Scenario) -> MarketData:
+        changed = of_dataset(found, scenario)
+        return usual if changed is found else _with_ticks(changed.market(split), usual)
+
+    return market
 
 
 def of_fresh_paths(feed: SimulatedFeed, key: jax.Array) -> Market:
@@ -220,9 +231,17 @@ def of_fresh_paths(feed: SimulatedFeed, key: jax.Array) -> Market:
         if changed == feed:
             return usual
         found = changed.fresh(key)
-        return dataclasses.replace(found, rows=_spliced(usual.rows, found.rows, feed.path_bars))
+        rows = _spliced(usual.rows, found.rows, feed.path_bars)
+        return _with_ticks(dataclasses.replace(found, rows=rows), usual)
 
     return market
+
+
+def _with_ticks(found: MarketData, usual: MarketData) -> MarketData:
+    """Ticks as large beside the prices of a scenario as they usually are."""
+    rows = jnp.asarray(found.rows)
+    scale = rows[:, CLOSE] / jnp.asarray(usual.rows)[:, CLOSE]
+    return dataclasses.replace(found, rows=rows.at[:, TICK].multiply(scale))
 
 
 def _spliced(usual: jax.Array, changed: jax.Array, bars: int) -> jax.Array:
@@ -279,9 +298,16 @@ def _shifted(bars: Bars, at_open: jax.Array, at_close: jax.Array) -> Bars:
 def _ordered(
     bars: Bars, opening: jax.Array, high: jax.Array, low: jax.Array, close: jax.Array
 ) -> Bars:
-    """The bars with other prices; rounding must not push open or close out of the range."""
+    """The bars with other prices, and volumes worth as many dollars at the close.
+
+    Rounding must not push open or close out of the range.
+    """
+    shares = jnp.asarray(bars.close) / close
+    flow = None if bars.signed_volume is None else shares * jnp.asarray(bars.signed_volume)
     return dataclasses.replace(
         bars,
+        volume=shares * jnp.asarray(bars.volume),
+        signed_volume=flow,
         open=opening,
         high=jnp.maximum(high, jnp.maximum(opening, close)),
         low=jnp.minimum(low, jnp.minimum(opening, close)),

@@ -100,9 +100,9 @@ def _luck(
         return Luck(max(trials, 1), None), []
     key = ground_key(settings, ground)
     for name in (name for name, kind in found.kinds.items() if kind == "trained"):
-        own = [config.to_dict(settings), name, *([procedure] if procedure else [])]
+        own = config.to_dict(settings) | {"policy": name, "procedure": procedure}
         record = track_records.trial(
-            registry.config_hash({"of": own}),
+            registry.config_hash(own),
             _digest(weights)[:12],
             ground.labels,
             interquartile_mean(found.days(name).returns, axis=0),
@@ -137,12 +137,7 @@ def _digest(weights: Sequence[Weights]) -> str:
 
 
 def _variance(matrix: NDArray[np.float64]) -> float | None:
-    """Of the trials' Sharpe ratios, of returns `[D, K]`; None: take that of luck alone.
-
-    Trials that are much alike, such as the greedy and the sampled policy of the same weights,
-    differ less than luck does, and would make the best of a hundred look like the only one.
-    """
-    sessions, count = matrix.shape
-    if count < FEWEST_TRIALS or sessions < 2:
+    """Of the trials' Sharpe ratios, of returns `[D, K]`; None of too few to know it."""
+    if matrix.shape[1] < FEWEST_TRIALS or len(matrix) < 2:
         return None
-    return float(max(overfitting.variance_across_trials(matrix), 1.0 / (sessions - 1)))
+    return overfitting.variance_across_trials(matrix)

@@ -13,7 +13,6 @@ from jules_jax.evaluation import backtest, robustness, unseen
 from jules_jax.market import dataset, stress
 from jules_jax.market.splits import Split
 
-KINDS = ("stress", "capacity", "sensitivity")
 EPISODES = 256
 """Of every policy in a scenario, at a capital, with another parameter."""
 KEY = 15
@@ -23,7 +22,7 @@ KEY = 15
 def lines(
     kind: str, final: config.Config, params: network.Params, split: Split
 ) -> tuple[list[dict[str, Any]], str]:
-    """Lines of one of `KINDS` as `report.json` has them, and their table.
+    """Lines of `stress`, `capacity` or `sensitivity` as `report.json` has them, and their table.
 
     final: with schedules at their end. split: of recorded bars, whose episodes share no bar.
     """

@@ -226,3 +226,27 @@ def test_rows_of_recorded_bars_follow_and_start_where_they_did():
         np.testing.assert_allclose(
             thin.rows[:, place], np.maximum(plain.rows[:, place] / 10, 0), rtol=1e-3
         )
+
+
+@pytest.mark.parametrize("name", ["flash crash", "volatility × 3", "gap open", "feed outage"])
+def test_however_many_falls_add_up_ticks_and_dollars_traded_stay_what_they_are(name):
+    """Each session falls; of a gap in each, a share is left with less than a third of its price."""
+    recorded = dataset.Dataset(
+        (make_source("AAA", sessions=40),), replace(SETTINGS, max_steps_in_episode=40)
+    )
+    market = stress.of_split(recorded, "validation")
+    close, tick, volume = (table.Row._fields.index(each) for each in ("close", "tick", "volume"))
+    scenario = {each.name: each for each in stress.scenarios(40)}[name]
+    usual, found = (
+        np.asarray(market(each).rows, np.float64) for each in (stress.AS_IT_IS, scenario)
+    )
+    if name == "gap open":
+        assert found[-1, close] < usual[-1, close] / 3
+    np.testing.assert_allclose(
+        found[:, tick] / found[:, close], usual[:, tick] / usual[:, close], rtol=1e-5
+    )
+    traded = found[:, volume] > 0
+    np.testing.assert_allclose(
+        (found[:, volume] * found[:, close])[traded],
+        (usual[:, volume] * usual[:, close])[traded], rtol=1e-4,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from jules_jax.evaluation.report import wording
@@ -77,6 +77,26 @@ def dot(
         color=look["muted"],
         fontsize=7.5,
     )
+
+
+def dots(
+    panel: Axes,
+    look: Look,
+    rows: Sequence[tuple[str, Mapping[str, Any], str]],
+    window: tuple[float, float],
+) -> None:
+    """Rows of dollars with their intervals: names, `schema.INTERVAL` and colours."""
+    for place, (_, one, colour) in enumerate(rows):
+        dot(panel, look, place, one, colour, window)
+    panel.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    panel.set_ylim(len(rows) - 0.4, -0.6)
+    panel.set_xlim(*window)
+    panel.set_xlabel("net P&L, dollars")
+    look.style(panel, grid="x")
+    panel.tick_params(axis="y", labelcolor=look["ink"])
+    look.zero(panel, vertical=True)
+    panel.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 7))
+    dollars(panel, "x")
 
 
 def labelled(panel: Axes, labels: Sequence[str], most: int) -> None:

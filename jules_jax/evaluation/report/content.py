@@ -247,8 +247,8 @@ def raster(watched: Sequence[Watched]) -> dict[str, Any] | None:
 # -- the sentence --------------------------------------------------------------------------------
 
 FEWEST = 20
-"""Episodes, or sessions of recorded bars, from which a gain is believed at all: of fewer a 95 %
-interval leaves out the truth more often than once in seven times (docs/evaluation.md)."""
+"""Episodes, or sessions of recorded bars, from which a gain is believed at all: the 95 % interval
+of fewer is much too narrow (docs/evaluation.md)."""
 CONFIDENT = 0.95
 """Probability from which a Sharpe ratio is said to be more than the luck of the trials."""
 

@@ -45,18 +45,8 @@ def forest(report: Report, look: Look) -> Figure | None:
         return None
     drawing = look.figure(0.55 + 0.27 * len(rows))
     panel = drawing.subplots()
-    low, high = _window([(one["value"], one["low"], one["high"]) for _, one in rows])
-    for place, (name, one) in enumerate(rows):
-        axes.dot(panel, look, place, one, look.of(name), (low, high))
-    panel.set_yticks(range(len(rows)), [name for name, _ in rows])
-    panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_xlim(low, high)
-    panel.set_xlabel("net P&L, dollars")
-    look.style(panel, grid="x")
-    panel.tick_params(axis="y", labelcolor=look["ink"])
-    look.zero(panel, vertical=True)
-    panel.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 7))
-    axes.dollars(panel, "x")
+    window = _window([(one["value"], one["low"], one["high"]) for _, one in rows])
+    axes.dots(panel, look, [(name, one, look.of(name)) for name, one in rows], window)
     return drawing
 
 

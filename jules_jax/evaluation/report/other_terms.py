@@ -38,18 +38,11 @@ def stress(report: Report, look: Look) -> Figure | None:
     ]
     low, high = min(0.0, *ends), max(0.0, *ends)
     pad = 0.05 * max(high - low, 1e-9)
-    for place, row in enumerate(rows):
-        role = "gain" if row["net_pnl"]["value"] >= 0 else "loss"
-        axes.dot(panel, look, place, row["net_pnl"], look[role], (low - pad, high + pad))
-    panel.set_yticks(range(len(rows)), [row["scenario"] for row in rows])
-    panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_xlim(low - pad, high + pad)
-    panel.set_xlabel("net P&L, dollars")
-    look.style(panel, grid="x")
-    panel.tick_params(axis="y", labelcolor=look["ink"])
-    look.zero(panel, vertical=True)
-    panel.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 7))
-    axes.dollars(panel, "x")
+    colours = axes.sides(axes.array(row["net_pnl"]["value"] for row in rows), look)
+    shown = [
+        (row["scenario"], row["net_pnl"], colour) for row, colour in zip(rows, colours, strict=True)
+    ]
+    axes.dots(panel, look, shown, (low - pad, high + pad))
     return drawing
 
 
