@@ -24,7 +24,7 @@ from jules_jax.evaluation.assessment import Assessment
 from jules_jax.evaluation.audit import recording
 from jules_jax.evaluation.backtest import Starts
 from jules_jax.evaluation.report import schema
-from jules_jax.training import checkpoints, examination, market, registry
+from jules_jax.training import checkpoints, examination, market, registry, scenarios
 from jules_jax.training.examination import Asked
 from tests.evaluation import played
 from tests.tiny import bars_frame
@@ -312,3 +312,39 @@ def test_a_place_that_cannot_be_written_or_has_an_audit_is_refused_before_anythi
     ):
         with pytest.raises(InputError, match=words):
             examination.examine(settings, checkpoint, params, asked, print)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("market", ["simulated", "recorded"])
+def test_scenarios_are_played_told_and_written(
+    root: Path, settings: config.Config, checkpoint: Path, bars: Path,
+    monkeypatch: pytest.MonkeyPatch, market: str,
+) -> None:  # fmt: skip
+    """Same policies in each; the first row of each kind is the market as it is."""
+    monkeypatch.setattr(scenarios, "EPISODES", EPISODES)
+    own = on_bars(settings, bars) if market == "recorded" else settings
+    extras = ("stress", "capacity", "sensitivity")
+    asked = Asked(episodes=EPISODES, draws=1, out=root / f"scenarios-{market}", extras=extras)
+    found = examined(own, checkpoint, asked)
+    report = found.report
+    schema.check(report)
+    assert report["scenario_unit"]
+    for kind in extras:
+        policies = {row["policy"] for row in report[kind]}
+        assert {GREEDY, SAMPLED, "buy and hold", "flat"} <= policies
+        assert all(row["net_pnl"]["value"] == 0 for row in report[kind] if row["policy"] == "flat")
+    usual, capital, impact = (
+        next(
+            row["net_pnl"]["value"]
+            for row in report[kind]
+            if row["policy"] == GREEDY and row[column] == value and row.get("parameter") in of
+        )
+        for kind, column, value, of in (
+            ("stress", "scenario", "as it is", {None}),
+            ("capacity", "capital", 100_000, {None}),
+            ("sensitivity", "value", 1, {"impact, ×"}),
+        )
+    )
+    assert usual == pytest.approx(capital, abs=0.01)
+    assert usual == pytest.approx(impact, abs=0.01)
+    assert "flash crash" in found.said and "cooldown, bars" in found.said

@@ -379,7 +379,7 @@ def stress_table(rows: Sequence[Line]) -> str:
     """Rows of `stress` as text."""
     columns = (
         ("policy", 18, lambda row: row["policy"]),
-        ("net P&L, $ an episode", 32, lambda row: _interval(row["net_pnl"])),
+        ("net P&L, $ an episode", 36, lambda row: _interval(row["net_pnl"])),
         ("worst, $", 12, lambda row: f"{row['worst']:,.0f}"),
         ("worst bar, $", 13, lambda row: f"{row['worst_bar']:,.0f}"),
         ("drawdown", 10, lambda row: f"{100 * row['max_drawdown']:.2f} %"),
@@ -418,7 +418,7 @@ def sensitivity_table(rows: Sequence[Line]) -> str:
     columns = (
         ("parameter", 16, lambda row: row["parameter"]),
         ("value", 8, lambda row: f"{row['value']:g}"),
-        ("net P&L, $ an episode", 32, lambda row: _interval(row["net_pnl"])),
+        ("net P&L, $ an episode", 36, lambda row: _interval(row["net_pnl"])),
         ("net, bp", 9, lambda row: _number(row["net_bp"])),
         ("gross, bp", 10, lambda row: _number(row["gross_bp"])),
         ("cost, bp", 9, lambda row: _number(row["cost_bp"])),
