@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -39,15 +40,24 @@ def run_command(main: Callable[[], None]) -> None:
         # What is left in the buffer is flushed once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         raise SystemExit(141) from None
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except Diverged as divergence:
-        print(f"diverged: {divergence}", file=sys.stderr)
-        raise SystemExit(3) from None
-    except Stopped as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
-        raise SystemExit(stop.status) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    except (InputError, Diverged, Stopped, KeyboardInterrupt) as error:
+        raise SystemExit(status_of(error)) from None
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status of what ends a command, once it is told on stderr."""
+    match error:
+        case InputError():
+            said, status = f"error: {error}", 2
+        case Diverged():
+            said, status = f"diverged: {error}", 3
+        case Stopped():
+            said, status = f"stopped: {error}", error.status
+        case KeyboardInterrupt():
+            said, status = "interrupted", 130
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        case _:
+            said, status = "".join(traceback.format_exception(error)), 1
+    print(said, file=sys.stderr)
+    return status

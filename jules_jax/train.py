@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jules_jax import config, errors, flags
-from jules_jax.training import run_directory
+from jules_jax.training import run_directory, stopping
+
+if TYPE_CHECKING:
+    from jules_jax.training import loop
 
 SUMMARY = (
     "Trains an LSTM-PPO trading agent: market, fills, risk and learner are one compiled program. "
@@ -28,6 +30,9 @@ OPTIONS = {
     "init_from": "begin with the weights of a checkpoint, such as checkpoints/NAME",
     "profile": "directory for a jax.profiler trace of updates 2 and 3",
     "replay": "run a diverged update again: the directory that the run named",
+    "coordinator": "HOST:PORT of process 0, where several processes train one run",
+    "num_processes": "how many there are; Slurm, MPI and Kubernetes tell it themselves",
+    "process_id": "which of them this one is, from 0",
     "phases": "configs to train one after the other, from the last one's weights, while gates pass",
 }
 
@@ -47,51 +52,50 @@ def main() -> None:
         implied={"resume": run_directory.LATEST},
     )
     extras = parsed.extras
-    profile, replay = extras["profile"], extras["replay"]
     if extras["phases"]:
         from jules_jax.training import phases
 
         raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, population, preparation, stopping, summary
+    from jules_jax.training import backend, processes
 
     backend.use_compilation_cache()
-    backend.use_cores(parsed.config)
+    with processes.joined(processes.cluster(extras), parsed.config):
+        result = _train(parsed, began)
+    if result and processes.is_first():
+        from jules_jax.training import summary
+
+        judged = extras["enforce"] or parsed.config.gates.at_end
+        passed = summary.conclude(result, judged=judged, profile=extras["profile"])
+        if extras["enforce"] and not passed:
+            raise SystemExit(1)
+
+
+def _train(parsed: flags.Parsed, began: float) -> loop.Result | None:
+    """The run, or None of what only looks at one; `began` by the monotonic clock."""
+    from jules_jax.training import loop, market, population, preparation, processes
+
+    settings, extras = parsed.config, parsed.extras
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if extras["dry_run"]:
         claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
-        claim(parsed.config).release()
-        agents = population.members(parsed.config)
-        print(preparation.describe(parsed.config, market.Market(parsed.config), len(agents)))
-        return
-    if replay:
-        print(loop.replay(Path(replay), parsed.config))
-        return
+        processes.own(processes.first_decides(lambda: claim(settings))).release()
+        agents = population.members(settings)
+        print(preparation.describe(settings, market.Market(settings), len(agents)))
+        return None
+    if extras["replay"]:
+        print(loop.replay(Path(extras["replay"]), settings))
+        return None
     enforced = stopping.unfinished("it was not judged") if extras["enforce"] else nullcontext()
     with enforced:
-        result = loop.train(
-            parsed.config,
-            profile=Path(profile) if profile else None,
+        return loop.train(
+            settings,
+            profile=Path(extras["profile"]) if extras["profile"] else None,
             init_from=Path(extras["init_from"]) if extras["init_from"] else None,
             resume=extras["resume"] is not None,
             allow_config_change=extras["allow_config_change"],
         )
-    print(summary.figures(result))
-    passed = True
-    if parsed.config.gates.at_end or extras["enforce"]:
-        from jules_jax.training import acceptance
-
-        settings = config.load(file=result.checkpoint.parent / config.CONFIG_FILE)
-        verdict = acceptance.judge(result.checkpoint, settings)
-        print(f"\n{verdict.text()}", flush=True)
-        verdict.write()
-        passed = verdict.passed
-    if profile:
-        print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
-    print(summary.next_steps(result, _python()))
-    if extras["enforce"] and not passed:
-        raise SystemExit(1)
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:
@@ -107,12 +111,6 @@ def _base(extras: Mapping[str, Any]) -> config.Layer:
     if extras["replay"] is None:
         return {}
     return config.read_yaml(str(Path(extras["replay"]) / config.CONFIG_FILE))
-
-
-def _python() -> str:
-    """How to call the Python that runs this: `make train` uses one that is not on the PATH."""
-    inside = os.path.relpath(sys.executable)
-    return "python" if inside.startswith(os.pardir) else inside
 
 
 if __name__ == "__main__":

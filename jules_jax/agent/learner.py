@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jules_jax import config
 from jules_jax.agent import lstm, moments, network, ppo, rollout
+from jules_jax.agent.devices import available, spread
 from jules_jax.agent.rollout import Metrics
 from jules_jax.env.params import cast_section
 from jules_jax.errors import InputError
@@ -73,7 +74,7 @@ class Learner:
         Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
         where a rollout is longer than an episode.
         """
-        devices = available_devices(settings.devices) if devices is None else devices
+        devices = available(settings.devices) if devices is None else devices
         self.env = env
         self.settings = settings
         self.step_metrics = step_metrics
@@ -103,7 +104,7 @@ class Learner:
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""
-        return jax.device_put(tree, NamedSharding(self.mesh, REPLICATED))
+        return spread(tree, NamedSharding(self.mesh, REPLICATED))
 
     def _for_each_member(self, settings: config.PPO) -> config.PPO:
         """Hyper-parameters `[M]`; those that are scalars are the same for all members."""
@@ -358,14 +359,6 @@ def _count_between(edges: Sequence[float], values: jax.Array) -> jax.Array:
     counts = jnp.zeros(len(edges) + 1, jnp.float32).at[place].add(~jnp.isnan(values.ravel()))
     total: jax.Array = lax.psum(counts, LANE)
     return total
-
-
-def available_devices(count: int) -> list[jax.Device]:
-    """The first `count` devices, all for 0; raises `InputError` where there are fewer."""
-    devices = jax.devices()
-    if not 0 <= count <= len(devices):
-        raise InputError(f"devices: found {count}, expected 0 (all) to {len(devices)}")
-    return devices[: count or None]
 
 
 def groups_for(settings: config.Config, num_devices: int) -> int:

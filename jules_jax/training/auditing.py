@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jules_jax import config
+from jules_jax.agent.devices import gathered
 from jules_jax.env.params import EnvParams
 from jules_jax.evaluation import audit
 from jules_jax.evaluation.audit import LaneWriter, Rollout
-from jules_jax.training import provenance
+from jules_jax.training import processes, provenance
 from jules_jax.training.market import Market
 
 DIRECTORY = "audit"
@@ -55,7 +56,7 @@ class Auditor:
     ) -> None:
         self._lanes, self._market = lanes_of(settings), market
         self._writer: LaneWriter | None = None
-        if self._lanes:
+        if self._lanes and processes.is_first():
             drawn = [one.key for one in settings.randomise if not one.key.startswith("simulator.")]
             facts = audit.Facts(
                 kind="training",
@@ -68,7 +69,7 @@ class Auditor:
                 numbers=tuple(drawn),
                 revision=provenance.revision(),
                 code=audit.code_hash(),
-                device=jax.devices()[0].device_kind,
+                device=jax.local_devices()[0].device_kind,
             )
             directory = run_dir / DIRECTORY
             self._writer = LaneWriter(directory, facts, self._lanes, after=after)
@@ -87,9 +88,11 @@ class Auditor:
 
     def take(self, update: int, progress: float, watched: Any, params: EnvParams) -> Taken | None:
         """What an update did; its table rows are read before the next update moves them."""
-        if not self._writer:
+        if not self._lanes:
             return None
         rollout = _rollout(watched, params.market.rows, self._lanes)
+        if jax.process_count() > 1:  # lanes of others, too
+            rollout = gathered(rollout)
         return Taken(update, progress, rollout, self._market.times())
 
     def write(self, taken: Taken | None) -> None:

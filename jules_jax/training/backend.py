@@ -19,7 +19,7 @@ def use_compilation_cache() -> Path:
     return path
 
 
-def use_cores(settings: Config) -> None:
+def use_cores(settings: Config, num_processes: int = 1) -> None:
     """Makes every core of the CPU a device, as many as the lanes can be spread over.
 
     A device with its own lanes keeps a core busy; one device whose products share the cores leaves
@@ -28,18 +28,21 @@ def use_cores(settings: Config) -> None:
     """
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and jax.config.values["jax_num_cpu_devices"] < 1:
-        jax.config.update("jax_num_cpu_devices", cpu_devices(settings, cores()))
+        each = cpu_devices(settings, cores(), num_processes)
+        jax.config.update("jax_num_cpu_devices", each)
 
 
-def cpu_devices(settings: Config, num_cores: int) -> int:
+def cpu_devices(settings: Config, num_cores: int, num_processes: int = 1) -> int:
     """How many devices `num_cores` cores are to be: as asked for, or the most that share the lanes.
 
-    Lanes are shared out in whole shuffle groups, so their number is a multiple of the devices'.
+    Lanes are shared out in whole shuffle groups, so their number is a multiple of the devices' of
+    all processes.
     """
     if settings.devices:
-        return min(settings.devices, num_cores)
+        return max(min(settings.devices // num_processes, num_cores), 1)
     groups = settings.shuffle_groups
-    return max(count for count in range(1, num_cores + 1) if groups % count == 0)
+    fitting = (n for n in range(1, num_cores + 1) if groups % (n * num_processes) == 0)
+    return max(fitting, default=1)
 
 
 def cores() -> int:

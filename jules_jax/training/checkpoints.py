@@ -28,10 +28,11 @@ import orbax.checkpoint as ocp
 
 from jules_jax import config
 from jules_jax.agent import network
+from jules_jax.agent.devices import gathered
 from jules_jax.agent.learner import TrainState
 from jules_jax.config import CONFIG_FILE
 from jules_jax.errors import InputError
-from jules_jax.training import provenance
+from jules_jax.training import processes, provenance
 
 SCHEMA_VERSION = 1
 LATE_SECONDS = 0.2
@@ -58,8 +59,8 @@ def save(
     written.
     """
     step = directory / str(_update_of(state))
-    if step.exists():  # of a run that was killed, and went on from before it
-        discard(step)
+    # of a run that was killed, and went on from before it
+    processes.first_decides(lambda: discard(step) if step.exists() else None)
     with Checkpoints(directory, settings, data=data) as kept:
         path = kept.save(state, generation=generation)
         write_config(directory, settings)
@@ -68,6 +69,8 @@ def save(
 
 def write_config(directory: Path, settings: config.Config) -> None:
     """Puts the config where `evaluate` looks for it; raises `InputError`."""
+    if not processes.is_first():
+        return
     with _told(directory, f"{CONFIG_FILE} cannot be written"):
         part = directory / f".{CONFIG_FILE}-{os.getpid()}"
         try:
@@ -244,7 +247,7 @@ def copy(state: TrainState) -> TrainState:
 
 
 def _update_of(state: TrainState) -> int:
-    return int(state.update.ravel()[0])  # the same for all members of a population
+    return int(np.ravel(gathered(state.update))[0])  # the same for all members of a population
 
 
 def num_devices(state: TrainState) -> int:
@@ -255,13 +258,16 @@ def num_devices(state: TrainState) -> int:
 def digest(tree: Any) -> str:
     """SHA-256 of the values, types and shapes of a tree's leaves, in their order."""
     sha = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
+    for leaf in jax.tree.leaves(gathered(jax.tree.map(_plain, tree))):
         values = np.ascontiguousarray(leaf)
         sha.update(f"{values.dtype}{values.shape}".encode())
         sha.update(values.tobytes())
     return sha.hexdigest()
+
+
+def _plain(leaf: jax.Array) -> jax.Array:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def _checksum(meta: Mapping[str, Any]) -> str:
@@ -362,7 +368,7 @@ def load_params(step_path: Path, settings: config.Config) -> network.Params:
                 f"{step_path}: its network.{name} is {saved[name]}, and {asked[name]} was asked for"
             )
     abstract = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract
     )
@@ -393,12 +399,17 @@ def _restore(step_path: Path, item: str, target: Any) -> Any:
     """An item of a checkpoint, checked against its digest."""
     recorded = load_meta(step_path).get("digest", {}).get(item)
     args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
-    with (
-        _without_late_tracebacks(),
-        _told(step_path, f"{item} does not fit the configuration, or is damaged", kind=Unreadable),
-        ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
-    ):
-        restored = checkpointer.restore(step_path.resolve(), args=args)[item]
+    misfit = f"{item} does not fit the configuration, or is damaged"
+
+    def read() -> Any:
+        with (
+            _without_late_tracebacks(),
+            _told(step_path, misfit, kind=Unreadable),
+            ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+        ):
+            return checkpointer.restore(step_path.resolve(), args=args)[item]
+
+    restored = processes.all_can(read, Unreadable)
     if recorded not in (None, digest(restored)):
         raise Unreadable(f"{step_path}: {item} is damaged, its checksum is not the recorded one")
     return restored

@@ -23,7 +23,7 @@ import numpy as np
 from jules_jax import config
 from jules_jax.agent.learner import TrainState
 from jules_jax.errors import Diverged, InputError
-from jules_jax.training import checkpoints
+from jules_jax.training import checkpoints, processes
 from jules_jax.training.population import Member
 
 DIRECTORY = "diverged"
@@ -176,7 +176,8 @@ def _write(directory: Path, start: Start, metrics: Values, settings: config.Conf
         "members": {member.name: config.to_dict(member.settings) for member in start.members},
         "metrics": {name: _jsonable(np.asarray(value)) for name, value in metrics.items()},
     }
-    (directory / FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if processes.is_first():
+        (directory / FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return directory
 
 

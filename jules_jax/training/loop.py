@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jules_jax import config
+from jules_jax.agent.devices import gathered
 from jules_jax.agent.learner import Learner, TrainState
 from jules_jax.env.params import EnvParams
 from jules_jax.errors import Diverged, InputError, Stopped
@@ -24,6 +25,7 @@ from jules_jax.training import (
     guard,
     population,
     preparation,
+    processes,
     registry,
     resuming,
     run_directory,
@@ -89,8 +91,9 @@ def train(
     if resume and (profile or init_from):
         raise InputError("--profile and --init-from are for a run's beginning, not with --resume")
     trace = Profile(profile, settings.num_updates) if profile else None
-    run = run_directory.reopen(settings) if resume else run_directory.claim(settings)
-    with run_directory.alone(run.path):
+    take = run_directory.reopen if resume else run_directory.claim
+    run = processes.own(processes.first_decides(lambda: take(settings)))
+    with run_directory.alone(run.records):
         try:
             if resume:
                 prepared = preparation.resume(settings, run, say, allow=allow_config_change)
@@ -121,8 +124,10 @@ def _trained(
     try:
         with (
             Checkpoints(directory, settings, data=market.fingerprint, scores=saved.scores) as kept,
-            Monitor(run.path, settings, names, after=saved.done, snapshot=saved.monitor) as monitor,
-            Auditor(run.path, settings, market, after=saved.done) as auditor,
+            Monitor(
+                run.records, settings, names, after=saved.done, snapshot=saved.monitor
+            ) as monitor,
+            Auditor(run.records, settings, market, after=saved.done) as auditor,
             Stopping(say) as stop,
         ):
             keeper = Keeper(settings, market, kept, monitor, validation, auditor, done=saved.done)
@@ -146,7 +151,7 @@ def _trained(
         ) from None
     finally:
         with suppress(InputError):  # a full disk has been told of
-            registry.append(run.path.parent, outcome, run.name)
+            registry.append(run.records.parent, outcome, run.name)
     if stop.asked:  # in the last update: whoever trains a run after this one is to stop, too
         raise _stopped(stop.asked, settings.num_updates, settings.num_updates, run.path)
     seconds = time.monotonic() - began
@@ -267,7 +272,7 @@ def _updates(
         if pending:
             finish(*pending, {})
         pending = (update, metrics, taken)
-        asked, due = stop.asked, keeper.is_due(update)
+        asked, due = processes.stop_after(stop.asked, update), keeper.is_due(update)
         exploits = bool(members and exploit_every) and update % exploit_every == 0
         validated = keeper.validate(state, members) if due else {}
         if update == first or exploits or due or asked:
@@ -295,5 +300,5 @@ def _stopped(asked: signal.Signals, update: int, updates: int, run: Path) -> Sto
 
 
 def _fetch(metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-    fetched: dict[str, np.ndarray] = jax.device_get(metrics)
+    fetched: dict[str, np.ndarray] = gathered(metrics)
     return fetched

@@ -19,6 +19,7 @@ from tensorboardX import summary
 
 from jules_jax import config
 from jules_jax.agent import network
+from jules_jax.agent.devices import gathered
 from jules_jax.env import metrics as env_metrics
 from jules_jax.market.table import MarketData
 from jules_jax.training import dashboard, figures, metrics_file, schedule
@@ -275,9 +276,7 @@ class Monitor:
         """
         place = self.best
         settings = members[place] if members else self._settings
-        own = jax.device_get(
-            jax.tree.map(lambda leaf: leaf[place], weights) if members else weights
-        )
+        own = gathered(jax.tree.map(lambda leaf: leaf[place], weights) if members else weights)
         record = figures.play(own, settings, market, update=update, progress=progress)
         images = figures.draw(record, update=update)
         figures.write(images, self._directories[place], update=update)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import jax
 
 from jules_jax import config
-from jules_jax.agent import network
-from jules_jax.agent.learner import available_devices, groups_for
+from jules_jax.agent import devices, network
+from jules_jax.agent.learner import groups_for
 from jules_jax.errors import InputError
 from jules_jax.market import readers, storage
 from jules_jax.training import acceptance, backend, loop, population, run_directory, stopping
@@ -92,7 +92,7 @@ def check(phases: Sequence[Phase]) -> None:
             )
         if population.is_asked(settings):
             raise InputError(f"phase {phase.name} is a population, expected a single agent")
-        groups_for(settings, len(available_devices(settings.devices)))
+        groups_for(settings, len(devices.available(settings.devices)))
         if settings.market.data and not storage.is_dataset(settings.market.data):
             readers.find(settings.market.data, settings.market)
         run_directory.claim(settings).release()

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jules_jax import config
-from jules_jax.agent import network
+from jules_jax.agent import devices, network
 from jules_jax.agent.learner import Learner, TrainState
 from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
@@ -25,6 +26,7 @@ from jules_jax.training import (
     checkpoints,
     dashboard,
     population,
+    processes,
     provenance,
     registry,
     resuming,
@@ -44,13 +46,14 @@ LEARNER_KEY = 1
 def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
     """What is about to be trained, in a few lines; `agents` in one program."""
     ppo, data = settings.at(0.0).ppo, market.data
-    devices = jax.devices()[: settings.devices or None]
+    found, hosts = devices.available(settings.devices), jax.process_count()
+    among = f" in {hosts} processes" if hosts > 1 else ""
     starts, rows = int(data.cumulative[-1]), data.rows
     shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
     source = settings.market.data or f"simulated paths, preset {settings.simulator.preset}"
     lanes = auditing.lanes_of(settings)
     lines = [
-        f"devices     {len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        f"devices     {len(found)} × {found[0].device_kind} ({found[0].platform}){among}",
         f"market      {source}",
         *(f"            {note}" for note in market.notes),
         f"            {rows.shape[0]:,} bars on the device ({rows.nbytes / 2**20:,.0f} MiB), "
@@ -145,7 +148,7 @@ def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path 
         say(f"weights     from {path}")
     _write_config(run, prepared)
     registry.append(
-        run.path.parent,
+        run.records.parent,
         "started",
         run.name,
         config_hash=registry.config_hash(config.to_dict(settings)),
@@ -160,7 +163,7 @@ def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path 
 def _with_weights(state: TrainState, params: network.Params) -> TrainState:
     """A new run's state with other weights, every member's where it is a population's."""
     weights = jax.tree.map(
-        lambda new, old: jax.device_put(jnp.broadcast_to(new, old.shape), old.sharding),
+        lambda new, old: devices.spread(jnp.broadcast_to(new, old.shape), old.sharding),
         params,
         state.params,
     )
@@ -174,7 +177,7 @@ def resume(settings: config.Config, run: RunDirectory, say: Say, *, allow: bool)
     and will write the same one again.
     """
     directory = resuming.directory_of(run.checkpoints, settings)
-    found = checkpoints.steps(directory)
+    found = processes.first_decides(lambda: checkpoints.steps(directory))
     if not found:
         raise InputError(
             f"{directory}: no checkpoint to resume; a run that ended before its first one begins "
@@ -191,11 +194,12 @@ def resume(settings: config.Config, run: RunDirectory, say: Say, *, allow: bool)
     else:
         raise InputError(f"{directory}: none of {len(found)} checkpoints can be read")
     for each in damaged:
-        say(f"checkpoint  {each} is now {checkpoints.set_aside(each)}")
+        aside = processes.first_decides(partial(checkpoints.set_aside, each))
+        say(f"checkpoint  {each} is now {aside}")
     say(f"resuming    {path}, after update {prepared.saved.done} of {settings.num_updates}")
     _write_config(run, prepared)
     registry.append(
-        run.path.parent,
+        run.records.parent,
         "resumed",
         run.name,
         config_hash=registry.config_hash(config.to_dict(settings)),

@@ -29,11 +29,16 @@ POPULATION = "population"
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Directories of one run; `made` are those that did not exist before, parents first."""
+    """Directories of one run; `made` are those that did not exist before, parents first.
+
+    records: where this process writes what it has to tell of the run: `path`, unless it is one of
+    several that keeps still. Its parent has the registry.
+    """
 
     name: str
     path: Path
     checkpoints: Path
+    records: Path
     made: tuple[Path, ...] = ()
 
     def release(self) -> None:
@@ -80,7 +85,7 @@ def claim(settings: config.Config) -> RunDirectory:
     except InputError:
         _remove(made)
         raise
-    return RunDirectory(name, run, checkpoints, tuple(made))
+    return RunDirectory(name, run, checkpoints, run, tuple(made))
 
 
 def _is_stillborn(directory: Path, name: str, runs_dir: Path) -> bool:
@@ -112,7 +117,7 @@ def reopen(settings: config.Config) -> RunDirectory:
             raise InputError(f"{directory}: no such directory, expected that of a run to resume")
         if not os.access(directory, os.W_OK):
             raise InputError(f"{directory} cannot be written: it is read-only")
-    return RunDirectory(settings.name, run, checkpoints)
+    return RunDirectory(settings.name, run, checkpoints, run)
 
 
 @contextmanager

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+from jules_jax import config
+from jules_jax.training import acceptance
 from jules_jax.training.loop import Result
 from jules_jax.training.monitor import EPISODE_WINDOW
 
@@ -34,8 +39,27 @@ def figures(result: Result) -> str:
     return "\n".join(lines)
 
 
-def next_steps(result: Result, python: str) -> str:
-    """Commands to go on with; `python` is how to call the one that runs this."""
+def conclude(result: Result, *, judged: bool, profile: str | None) -> bool:
+    """Prints what came of a run, and its gates where it is `judged`; whether all are passed."""
+    print(figures(result))
+    passed = True
+    if judged:
+        settings = config.load(file=result.checkpoint.parent / config.CONFIG_FILE)
+        verdict = acceptance.judge(result.checkpoint, settings)
+        print(f"\n{verdict.text()}", flush=True)
+        verdict.write()
+        passed = verdict.passed
+    if profile:
+        print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
+    print(next_steps(result))
+    return passed
+
+
+def next_steps(result: Result) -> str:
+    """Commands to go on with."""
+    inside = os.path.relpath(sys.executable)
+    # `make train` uses a Python that is not on the PATH
+    python = "python" if inside.startswith(os.pardir) else inside
     return (
         f"\nNext:\n"
         f"  {python} -m jules_jax.evaluate --checkpoint {result.checkpoint.parent}\n"

@@ -9,6 +9,7 @@ import numpy as np
 
 from jules_jax import config
 from jules_jax.agent import network, policy
+from jules_jax.agent.devices import gathered
 from jules_jax.env.params import make_params
 from jules_jax.errors import InputError
 from jules_jax.evaluation import backtest, unseen
@@ -54,7 +55,7 @@ class Validation:
         """Scalars by name; of a population's weights `[M, …]` those of every member, `[M]`."""
         if self._held_out is None:
             return {}
-        weights = jax.device_get(params)  # what is on several devices would be played on each
+        weights = gathered(params)  # what is on several devices would be played on each
         if not members:
             return self._play(weights, self._settings)
         each = [
