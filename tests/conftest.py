@@ -1,12 +1,12 @@
-"""Before jax is imported: four host devices to shard over, and a compilation cache."""
+"""Before jax is imported: eight host devices to shard over, and a compilation cache."""
 
 import gc
 import os
 from pathlib import Path
 
-FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGHT_DEVICES}".strip()
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jules_jax" / "tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -22,6 +24,8 @@ from jules_jax.errors import InputError
 
 LANE = "lane"
 """The mesh axis that lanes are spread over."""
+MEMBER = "member"
+"""The mesh axis that a population's members are spread over."""
 
 
 @jax.tree_util.register_dataclass
@@ -29,8 +33,9 @@ LANE = "lane"
 class TrainState:
     """Everything that changes in training: saved whole, it resumes bit for bit.
 
-    `lanes` is spread over the devices, the rest is a copy on each. `key` never changes: the draws
-    of an update come from `fold_in(key, update)`.
+    `lanes` is spread over the devices, the rest is a copy on each; of a population each device has
+    its own members' part of everything. `key` never changes: the draws of an update come from
+    `fold_in(key, update)`.
     """
 
     params: network.Params
@@ -48,7 +53,8 @@ class Learner:
 
     With `members` = M it trains a population of M agents, all in one program: the key and every
     leaf of the state have a leading axis of M, and so have the metrics. Hyper-parameters that are
-    numbers, and environment parameters named in `env_axes`, may differ between members.
+    numbers, and environment parameters named in `env_axes`, may differ between members. The mesh
+    then has two axes, members × lanes; nothing is ever sent along the first.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Learner:
         devices: Sequence[jax.Device] | None = None,
         members: int | None = None,
         env_axes: Any = None,
+        env_specs: Any = None,
         return_edges: Sequence[float] = (),
         watch: rollout.Watch | None = None,
         watched: int = 0,
@@ -68,39 +75,49 @@ class Learner:
 
         env_axes: a prefix of `env_params` as `jax.vmap` takes it, 0 where leaves are `[M, …]`, one
         for each member, None (all of it, by default) where members share them.
+        env_specs: a prefix of `env_params`, how its parts are spread over the mesh where they are
+        not what `specs_of` makes of `env_axes`.
         return_edges: ascending, K of them: metrics then have `histogram/ep_rew`.
         watch, watched: what `update_watched` returns of the steps of the first `watched` lanes.
 
-        Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
-        where a rollout is longer than an episode.
+        Raises `InputError` where lanes, minibatches, shuffle groups, members and devices do not
+        divide, or where a rollout is longer than an episode.
         """
         devices = available(settings.devices) if devices is None else devices
         self.env = env
         self.settings = settings
         self.step_metrics = step_metrics
-        self.mesh = Mesh(list(devices), (LANE,))
-        self.shuffle_groups = groups_for(settings, len(devices))
+        self.mesh = mesh_of(devices, settings, members)
+        self.shuffle_groups = groups_for(settings, self.lane_devices)
         self.members = members
         self.return_edges = tuple(return_edges)
         self.watch, self.watched = watch, watched
         self._ppo = cast_section(settings.ppo)
         init: Callable[..., Any] = self._init_shard
         update: Callable[..., Any] = self._update_shard
-        by_lane: Any = PartitionSpec(LANE)
+        lead: tuple[str, ...] = ()
         if members is not None:
             self._ppo = self._for_each_member(self._ppo)
             init = jax.vmap(init, in_axes=(0, env_axes))
             update = jax.vmap(update, in_axes=(0, env_axes, 0))
-            by_lane = PartitionSpec(None, LANE)
-        specs = TrainState(REPLICATED, REPLICATED, by_lane, REPLICATED, REPLICATED)
+            lead = (MEMBER,)
+        own, by_lane = PartitionSpec(*lead), PartitionSpec(*lead, LANE)
+        watched_lanes = PartitionSpec(*lead, None, LANE)
+        state = TrainState(own, own, by_lane, own, own)
+        numbers = specs_of(env_axes) if env_specs is None else env_specs
         shard = partial(jax.shard_map, mesh=self.mesh)
-        init = shard(init, in_specs=REPLICATED, out_specs=specs)
-        inputs = (specs, REPLICATED, REPLICATED)
-        watched_lanes = PartitionSpec(None, LANE)
-        update = shard(update, in_specs=inputs, out_specs=(specs, REPLICATED, watched_lanes))
+        init = shard(init, in_specs=(own, numbers), out_specs=state)
+        update = shard(
+            update, in_specs=(state, numbers, own), out_specs=(state, own, watched_lanes)
+        )
         self._init: Callable[..., TrainState] = jax.jit(init)
         self._update = jax.jit(update, donate_argnums=0)
         self._run_update: Callable[..., tuple[TrainState, Metrics, Any]] = self._update
+
+    @property
+    def lane_devices(self) -> int:
+        """Devices that an agent's lanes are spread over: all, unless members share them out."""
+        return self.mesh.shape[LANE]
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""
@@ -170,7 +187,7 @@ class Learner:
 
     def _lane_ids(self) -> jax.Array:
         """Global ids `[N / D]` of this device's lanes."""
-        lanes = self.settings.num_envs // self.mesh.size
+        lanes = self.settings.num_envs // self.lane_devices
         return lax.axis_index(LANE) * lanes + jnp.arange(lanes)
 
     def _init_shard(self, key: jax.Array, env_params: Any) -> TrainState:
@@ -206,7 +223,7 @@ class Learner:
             lane_ids=self._lane_ids(),
             step_metrics=self.step_metrics,
             watch=self.watch,
-            watched=min(self.watched, self.settings.num_envs // self.mesh.size),
+            watched=min(self.watched, self.settings.num_envs // self.lane_devices),
             precision=self.settings.network.matmul_precision,
         )
         batch = batch_of(steps, v_next, settings)
@@ -294,7 +311,7 @@ class Learner:
         device, and which lanes meet in a minibatch does not depend on the number of devices.
         """
         settings = self.settings.ppo
-        groups = self.shuffle_groups // self.mesh.size
+        groups = self.shuffle_groups // self.lane_devices
         lanes = self.settings.num_envs // self.shuffle_groups
         local = jnp.arange(groups)
         group_ids = lax.axis_index(LANE) * groups + local
@@ -361,8 +378,38 @@ def _count_between(edges: Sequence[float], values: jax.Array) -> jax.Array:
     return total
 
 
+def specs_of(env_axes: Any) -> Any:
+    """How environment parameters are spread: a member's own over `MEMBER`, the others not."""
+    return jax.tree.map(
+        lambda axis: REPLICATED if axis is None else PartitionSpec(MEMBER),
+        env_axes,
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+def mesh_of(devices: Sequence[jax.Device], settings: config.Config, members: int | None) -> Mesh:
+    """The devices by lanes, or by members × lanes where there are M = `members` of them.
+
+    `population.member_devices` is the first axis of the latter: 0 takes the most that divide both
+    M and the devices, since members have nothing to tell each other.
+
+    Raises `InputError` where it divides one of them only.
+    """
+    if members is None:
+        return Mesh(list(devices), (LANE,))
+    count = settings.population.member_devices or math.gcd(len(devices), members)
+    if len(devices) % count or members % count:
+        raise InputError(
+            f"population.member_devices is {count}, expected a divisor of both the {len(devices)} "
+            f"devices and the {members} agents, or 0"
+        )
+    return Mesh(np.reshape(np.array(devices), (count, -1)), (MEMBER, LANE))
+
+
 def groups_for(settings: config.Config, num_devices: int) -> int:
     """Groups G of lanes that are shuffled among themselves; they never depend on the devices.
+
+    num_devices: those that lanes are spread over.
 
     Raises `InputError` where the settings are not valid, or where the devices do not divide G.
     """

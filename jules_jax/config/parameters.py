@@ -385,6 +385,11 @@ class Population:
     explore_factor: float = kinds.above_one(
         1.25, "a copy's swept numbers are multiplied or divided by this"
     )
+    member_devices: int = kinds.whole(
+        0,
+        "devices that share out the agents, of which each then has lanes on devices / "
+        "member_devices; 0: the most that divide the agents",
+    )
 
 
 @dataclass(frozen=True)

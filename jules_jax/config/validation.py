@@ -92,6 +92,11 @@ def _validate_learner(config: Config) -> None:
         "expected population.num_seeds above 1 or a population.sweep",
     )
     _require(
+        several or config.population.member_devices == 0,
+        f"population.member_devices is {config.population.member_devices} and there is one agent, "
+        "expected population.num_seeds above 1 or a population.sweep",
+    )
+    _require(
         not several or config.monitor.audit == 0,
         f"monitor.audit is {config.monitor.audit:g} and there are several agents, expected 0: an "
         "audit is of one agent",
@@ -118,7 +123,7 @@ def _validate_learner(config: Config) -> None:
         f"expected a divisor of num_envs / ppo.num_minibatches, {lanes}",
     )
     _require(
-        config.devices == 0 or config.shuffle_groups % config.devices == 0,
+        several or config.devices == 0 or config.shuffle_groups % config.devices == 0,
         f"devices is {config.devices}, "
         f"expected a divisor of the {config.shuffle_groups} shuffle groups (ppo.shuffle_groups)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ def is_asked(settings: config.Config) -> bool:
 def members(settings: config.Config) -> tuple[Member, ...]:
     """Every combination of the sweep's values, each with `num_seeds` seeds from `seed` on.
 
+    The config of each is what trains it alone, on no more devices than can share its lanes.
+
     Raises `InputError` where the sweep's file is not one, names what cannot differ between agents
     of one program, or has a value that is not allowed.
     """
@@ -66,7 +69,8 @@ def members(settings: config.Config) -> tuple[Member, ...]:
         words = [f"{label}-{value}" for label, value in zip(labels, values, strict=True)]
         for seed in range(settings.seed, settings.seed + of.num_seeds):
             name = "_".join([*words, f"seed-{seed}"])
-            own = replace(varied, seed=seed, population=config.Population())
+            devices = math.gcd(varied.devices, varied.shuffle_groups) if varied.devices else 0
+            own = replace(varied, seed=seed, devices=devices, population=config.Population())
             found.append(Member(name, own, tuple(lists)))
     names = [member.name for member in found]
     if len(set(names)) < len(names):

@@ -1,4 +1,5 @@
 import dataclasses
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +7,13 @@ import numpy as np
 import pytest
 
 from jules_jax import config
-from jules_jax.agent import lstm, ppo
+from jules_jax.agent import lstm, network, ppo
 from jules_jax.agent.learner import Learner, groups_for
 from jules_jax.errors import InputError
 from tests.agent import toy_envs
+from tests.agent.collectives import collectives
 
+FLOAT32 = 4
 SETTINGS = config.Config(
     num_envs=32,
     total_timesteps=100_000,
@@ -93,7 +96,7 @@ def test_a_seed_gives_the_same_bits_twice_and_another_seed_others(train, one_dev
     assert max(differences(one_device.states[-1].params, other.states[-1].params)) > 0.01
 
 
-@pytest.mark.parametrize("num_devices", [2, 4])
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_any_number_of_devices_trains_the_same_agent(train, one_device, num_devices):
     if len(jax.devices()) < num_devices:
         pytest.skip(f"needs {num_devices} devices")
@@ -104,49 +107,30 @@ def test_any_number_of_devices_trains_the_same_agent(train, one_device, num_devi
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
 
-def test_devices_meet_once_a_minibatch_and_not_at_every_step_of_time():
-    if len(jax.devices()) < 2:
-        pytest.skip("needs 2 devices")
-    learner = Learner(toy_envs.StaggeredWalk(), SETTINGS, devices=jax.devices()[:2])
-    env_params = toy_envs.params(10, 0.1)
-    state = jax.eval_shape(learner.init, jax.random.key(0), env_params)
-    jaxpr = jax.make_jaxpr(learner.update)(state, env_params).jaxpr
-    minibatches = SETTINGS.ppo.n_epochs * SETTINGS.ppo.num_minibatches
-    over_time, over_minibatches = [], []
-    for length, body in scans(jaxpr):
-        found = [name for name in primitives(body) if "psum" in name or "pmax" in name]
-        if length == SETTINGS.ppo.n_steps:
-            over_time += found
-        elif length == minibatches:
-            over_minibatches += found
-    assert over_minibatches
-    assert over_time == []
+def test_devices_exchange_gradients_once_a_minibatch_and_nothing_over_time(train):
+    """Read from the compiled program: every all-reduce, its bytes and the loops around it."""
+    if len(jax.devices()) < 4:
+        pytest.skip("needs 4 devices")
+    learner, ppo = train(4).learner, SETTINGS.ppo
+    env_params = learner.replicate(toy_envs.params(10, 0.1))
+    state = learner.init(jax.random.key(0), env_params)
+    found = collectives(learner._update.lower(state, env_params, learner._ppo).compile().as_text())
+    assert {each.kind for each in found} == {"all-reduce"}
+    assert {each.groups for each in found} == {((0, 1, 2, 3),)}
+    minibatches = (ppo.n_epochs * ppo.num_minibatches,)
+    assert {each.loops for each in found} == {(), minibatches}
 
-
-def inner(jaxpr):
-    """Equations of a jaxpr, each with the jaxprs inside it."""
-    for equation in jaxpr.eqns:
-        values = jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
-        )
-        bodies = [getattr(value, "jaxpr", value) for value in values]
-        yield equation, [body for body in bodies if hasattr(body, "eqns")]
-
-
-def primitives(jaxpr):
-    for equation, bodies in inner(jaxpr):
-        yield equation.primitive.name
-        for body in bodies:
-            yield from primitives(body)
-
-
-def scans(jaxpr):
-    """Length and body of every scan, the inner ones after those around them."""
-    for equation, bodies in inner(jaxpr):
-        if equation.primitive.name == "scan":
-            yield equation.params["length"], bodies[0]
-        for body in bodies:
-            yield from scans(body)
+    sent = Counter()
+    for each in found:
+        sent[each.loops, each.reduction] += each.bytes // FLOAT32
+    weights, losses, moments = network.num_parameters(state.params), 6, 2  # of the advantages
+    assert sent == {
+        (minibatches, "add"): weights + losses + moments,
+        (minibatches, "maximum"): 1,  # of |ratio - 1|
+        ((), "add"): 10,  # sums and moments of the rollout's rewards, episodes and targets
+    }
+    largest = max(found, key=lambda each: each.bytes)
+    assert largest.bytes > 0.9 * FLOAT32 * weights  # together, not leaf by leaf
 
 
 def test_the_first_step_of_adam_moves_every_weight_by_the_learning_rate():
