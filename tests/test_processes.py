@@ -84,8 +84,8 @@ def flags(root: Path) -> dict[str, str]:
             "devices": "0"}  # fmt: skip
 
 
-def rows(root: Path) -> list[dict[str, float]]:
-    file = root / "runs" / "x" / "metrics.jsonl"
+def rows(root: Path, agent: str = ".") -> list[dict[str, float]]:
+    file = root / "runs" / "x" / agent / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -114,17 +114,20 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     return train
 
 
-def weights(root: Path) -> list[np.ndarray]:
-    settings = config.load(file=root / "checkpoints" / "x" / "config.yaml")
-    path = checkpoints.find(root / "checkpoints" / "x")
-    assert path.name == str(UPDATES)
+def weights(root: Path, agent: str, updates: int) -> list[np.ndarray]:
+    place = root / "checkpoints" / "x" / agent
+    settings = config.load(file=place / "config.yaml")
+    path = checkpoints.find(place)
+    assert path.name == str(updates)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.load_params(path, settings))]
 
 
-def assert_same(root: Path, other: Path) -> None:
-    for one, two in zip(weights(root), weights(other), strict=True):
+def assert_same(root: Path, other: Path, agent: str = ".", updates: int = UPDATES) -> None:
+    """Weights to 1e-5, and metrics to a thousandth."""
+    both = (weights(each, agent, updates) for each in (root, other))
+    for one, two in zip(*both, strict=True):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
-    for row, same in zip(rows(root), rows(other), strict=True):
+    for row, same in zip(rows(root, agent), rows(other, agent), strict=True):
         names = {name for name in same if name.partition("/")[0] in ("train", "rollout", "pnl")}
         assert names <= row.keys()
         for name in names:
@@ -151,6 +154,24 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on_alone(
     settings = config.load({**flags(tmp_path), "devices": "2"})
     loop.train(settings, resume=True, say=lambda text: None)
     assert_same(tmp_path, alone(2))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("values", [{"sharded": "true"}, {"num_seeds": "2"}], ids=lambda v: [*v][0])
+def test_processes_train_what_one_does_on_as_many_devices(
+    tmp_path: Path, count: int, values: dict[str, str]
+) -> None:
+    """Markets in parts; populations, whose members lie on different processes."""
+    short = values | {"total_timesteps": str(6 * 128), "checkpoints.every": "3"}
+    with together(tmp_path, count, **(flags(tmp_path) | short)) as several:
+        assert several.wait(600) == [0] * count, several.text(0)
+    root = tmp_path / "one"
+    settings = config.load(flags(root) | short | {"devices": str(count)})
+    loop.train(settings, say=lambda text: None)
+    agents = ["seed-0", "seed-1"] if "num_seeds" in values else ["."]
+    for agent in agents:
+        assert_same(tmp_path, root, agent, updates=6)
 
 
 @pytest.mark.long

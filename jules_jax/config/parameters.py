@@ -51,6 +51,9 @@ class Market:
         "09:30", "open of the regular calendar, in the files' time zone"
     )
     session_close: str = kinds.clock("16:00", "close of the regular calendar")
+    sharded: bool = kinds.switch(
+        False, "whether every device simulates paths of its own, as many as simulator.paths"
+    )
     before_open_minutes: int = kinds.whole(
         0, "minutes of extended hours before a session's open (330: US pre-market from 04:00)"
     )

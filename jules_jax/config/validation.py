@@ -65,6 +65,11 @@ def _validate_market(config: Config) -> None:
         f"safeguards.soft_dd_pct is {limits.soft_dd_pct:g}, "
         f"expected below safeguards.hard_dd_pct, {limits.hard_dd_pct:g}",
     )
+    _require(
+        not (market.sharded and market.data),
+        f"market.sharded is true and market.data is {market.data}, expected simulated paths: "
+        "recorded bars are the same on every device",
+    )
     if market.data:
         return
     bars = simulator.sessions * simulator.bars_per_session
@@ -100,6 +105,11 @@ def _validate_learner(config: Config) -> None:
         not several or config.monitor.audit == 0,
         f"monitor.audit is {config.monitor.audit:g} and there are several agents, expected 0: an "
         "audit is of one agent",
+    )
+    _require(
+        not config.market.sharded or config.monitor.audit == 0,
+        f"monitor.audit is {config.monitor.audit:g} and market.sharded is true, expected one of "
+        "them: the trail reads one table of bars",
     )
     ppo, lanes = config.ppo, config.num_envs // config.ppo.num_minibatches
     _require(

@@ -84,12 +84,14 @@ class SimulatedFeed:
         first = max(self.config.features.lookback_window, warmup)
         return first, self.path_bars - self.config.max_steps_in_episode - 1
 
-    def generation(self, key: jax.Array, g: int) -> jax.Array:
-        """Rows `[Rg, C]` of generation `g`, path after path; pure in (`key`, `g`).
+    def generation(self, key: jax.Array, g: int, part: int = 0) -> jax.Array:
+        """Rows `[Rg, C]` of generation `g`, path after path; pure in (`key`, `g`, `part`).
 
-        Path p is simulated with `fold_in(fold_in(key, g), p)`, whatever the number of paths.
+        Path p is simulated with `fold_in(fold_in(key, g), p)`, whatever the number of paths. Part
+        `part` of a market in several has the paths after those of the parts before.
         """
-        generation: jax.Array = _generation(self, key, jnp.int32(g), self._scheduled(g))
+        first = jnp.int32(part * self.config.simulator.paths)
+        generation: jax.Array = _generation(self, key, jnp.int32(g), first, self._scheduled(g))
         return generation
 
     def _scheduled(self, g: int) -> dict[str, jax.Array]:
@@ -102,13 +104,13 @@ class SimulatedFeed:
         now = settings.at(settings.progress(g * settings.refresh_updates)).simulator
         return {name: jnp.float32(getattr(now, name)) for name in names}
 
-    def resident(self, key: jax.Array, g: int) -> MarketData:
+    def resident(self, key: jax.Array, g: int, part: int = 0) -> MarketData:
         """The market with generations `g` and `g` − 1 resident, episodes starting in `g`.
 
         For `g` = 0 there is no older generation: its half repeats generation 0 and is never read.
         """
-        newer = self.generation(key, g)
-        older = self.generation(key, g - 1) if g > 0 else newer
+        newer = self.generation(key, g, part)
+        older = self.generation(key, g - 1, part) if g > 0 else newer
         halves = [older, newer] if g % 2 else [newer, older]
         return self._market(jnp.concatenate(halves), g)
 
@@ -122,14 +124,14 @@ class SimulatedFeed:
         latent: simulator.Latent = _hidden(self.config.for_evaluation(), key)
         return latent
 
-    def advance(self, data: MarketData, key: jax.Array, g: int) -> MarketData:
-        """The market of `resident(key, g)`, bit for bit, made from that of `g` − 1.
+    def advance(self, data: MarketData, key: jax.Array, g: int, part: int = 0) -> MarketData:
+        """The market of `resident(key, g, part)`, bit for bit, made from that of `g` − 1.
 
         `data.rows` is donated: it must not be used again. The rows of generation g − 1, which
         running episodes may still read, stay where they are.
         """
         offset = jnp.int32((g % 2) * self.generation_rows)
-        return self._market(overwrite(data.rows, self.generation(key, g), offset), g)
+        return self._market(overwrite(data.rows, self.generation(key, g, part), offset), g)
 
     def _market(self, table_rows: jax.Array, g: int) -> MarketData:
         first, last = self.starts
@@ -246,7 +248,11 @@ def market_data(
 
 @partial(jax.jit, static_argnums=0)
 def _generation(
-    feed: SimulatedFeed, key: jax.Array, g: jax.Array, scheduled: dict[str, jax.Array]
+    feed: SimulatedFeed,
+    key: jax.Array,
+    g: jax.Array,
+    first: jax.Array,
+    scheduled: dict[str, jax.Array],
 ) -> jax.Array:
     settings = feed.config
     market = settings.market
@@ -266,7 +272,7 @@ def _generation(
         tick = market.tick or rows.DEFAULT_TICK
         return table.build_rows(bars, computed, tick=tick, quantity_step=step)
 
-    paths = jax.vmap(path)(jnp.arange(settings.simulator.paths))
+    paths = jax.vmap(path)(first + jnp.arange(settings.simulator.paths))
     return paths.reshape(feed.generation_rows, table.NUM_COLUMNS)
 
 

@@ -255,7 +255,7 @@ def _updates(
     pending: tuple[int, dict[str, jax.Array], Taken | None] | None = None
     for update in range(first, updates + 1):
         if market.refresh(update - 1):
-            params = dataclasses.replace(params, market=learner.replicate(market.data))
+            params = dataclasses.replace(params, market=market.on(learner.mesh))
         progress = settings.progress(update - 1)
         params, numbers = schedule.numbers_at(progress, settings, members, params)
         start = guard.Start(update, state, market.generation, progress, members)
@@ -281,7 +281,8 @@ def _updates(
         if exploits and update < updates:
             source, members = population.evolve(members, monitor.scores(), update, settings)
             state = population.copy_weights(state, source)
-            params = learner.replicate(population.of_environment(params, members))
+            params = population.of_environment(params, members)
+            params = preparation.on_devices(params, market, learner)
             monitor.copied(source)
         if due or asked:
             keeper.keep(state, members, validated)

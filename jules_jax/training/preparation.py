@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jules_jax import config
 from jules_jax.agent import devices, network
-from jules_jax.agent.learner import Learner, TrainState
+from jules_jax.agent.learner import Learner, TrainState, mesh_of
 from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
@@ -32,7 +32,7 @@ from jules_jax.training import (
     resuming,
     schedule,
 )
-from jules_jax.training.market import Market
+from jules_jax.training.market import Market, specs
 from jules_jax.training.population import Member
 from jules_jax.training.resuming import NOTHING_DONE, Saved
 from jules_jax.training.run_directory import RunDirectory
@@ -104,14 +104,17 @@ def prepare(
     began = time.monotonic()
     if members is None:
         members = population.members(settings) if population.is_asked(settings) else ()
-    market = Market(settings, generation=generation)
+    mesh = mesh_of(devices.available(settings.devices), settings, len(members) or None)
+    market = Market(settings, generation=generation, mesh=mesh)
     params = make_params(settings, market.data, progress=0.0, randomise=True)
+    axes = population.environment_axes(params) if members else None
     learner = Learner(
         Episodes(),
         settings,
         step_metrics=_step_metrics,
         members=len(members) or None,
-        env_axes=population.environment_axes(params) if members else None,
+        env_axes=axes,
+        env_specs=specs(params, axes, sharded=settings.market.sharded),
         return_edges=dashboard.RETURN_EDGES,
         watch=auditing.watch,
         watched=auditing.lanes_of(settings),
@@ -120,7 +123,8 @@ def prepare(
     market_seconds = time.monotonic() - began
 
     began = time.monotonic()
-    params = learner.replicate(population.of_environment(params, members) if members else params)
+    params = population.of_environment(params, members) if members else params
+    params = on_devices(params, market, learner)
     keys = [_learner_key(member.settings.seed) for member in members]
     key = jnp.stack(keys) if members else _learner_key(settings.seed)
     state = learner.init(key, params)
@@ -130,6 +134,13 @@ def prepare(
         f"start-up    market {market_seconds:.1f} s, compilation {time.monotonic() - began:.1f} s"
     )
     return Prepared(settings, market, learner, params, state, members)
+
+
+def on_devices(params: EnvParams, market: Market, learner: Learner) -> EnvParams:
+    """The environment's parameters on every device, with the market that is its own."""
+    nothing: Any = ()
+    copied: EnvParams = learner.replicate(dataclasses.replace(params, market=nothing))
+    return dataclasses.replace(copied, market=market.on(learner.mesh))
 
 
 def _learner_key(seed: int) -> jax.Array:
@@ -222,6 +233,12 @@ def _restored(path: Path, settings: config.Config, say: Say, *, allow: bool) -> 
     provenance.require_same_data(saved.meta, prepared.market.fingerprint)
     if storage.is_dataset(settings.market.data):
         storage.require_as_built(settings.market.data)
+    before, now = saved.meta["devices"], checkpoints.num_devices(prepared.state)
+    if settings.market.sharded and before != now:
+        raise InputError(
+            f"{path}: {before} devices trained, each on paths of its own (market.sharded), and "
+            f"there are {now}, expected as many: lanes would go on with the prices of others"
+        )
     state = checkpoints.restore(path, prepared.state)
     for note in provenance.notes(saved.meta, checkpoints.num_devices(state)):
         say(f"note        {note}")
