@@ -158,7 +158,9 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on_alone(
 
 @pytest.mark.long
 @pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("values", [{"sharded": "true"}, {"num_seeds": "2"}], ids=lambda v: [*v][0])
+@pytest.mark.parametrize(
+    "values", [{"sharded": "true"}, {"num_seeds": "2"}], ids=["sharded", "population"]
+)
 def test_processes_train_what_one_does_on_as_many_devices(
     tmp_path: Path, count: int, values: dict[str, str]
 ) -> None:
