@@ -48,6 +48,7 @@ LAUNCHERS = (
     ("mpi4py", "PMI_SIZE", ()),
     ("k8s", "", ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")),
 )
+GO_ON = "--resume goes on from the newest checkpoint, on as many processes as there are"
 _DECISIONS = itertools.count()
 """The n-th decision of a process is the n-th of all."""
 
@@ -117,15 +118,29 @@ def joined(found: Cluster | None, settings: config.Config) -> Iterator[None]:
         backend.use_cores(settings)
         yield
         return
-    _initialize(found)
+    apart = (
+        f"error: the processes of the run did not find each other in {START} s, expected all of "
+        "them to be started, and process 0 to be reached at --coordinator HOST:PORT"
+    )
+    word = _LastWord(apart)
+    try:
+        _initialize(found)
+    except (RuntimeError, ValueError, ImportError) as error:
+        word.unsaid()
+        raise InputError(
+            f"{apart.removeprefix('error: ')} ({str(error).splitlines()[0]})"
+        ) from None
     backend.use_cores(settings, _state().num_processes)
-    word = _last_word()
+    word.be(
+        f"error: process {jax.process_index()} of {jax.process_count()} ended abruptly: it was "
+        f"killed, or has lost another process of the run; {GO_ON}"
+    )
     try:
         with nullcontext() if is_first() else _silence():
             yield
     except BaseException as error:
         _leave(error, word)
-    word.communicate("trained")
+    word.unsaid()
     jax.distributed.shutdown()
 
 
@@ -136,50 +151,50 @@ def _silence() -> Iterator[None]:
 
 
 def _initialize(found: Cluster) -> None:
-    how = "deactivate" if found.launcher is None else found.launcher
-    try:
-        jax.distributed.initialize(
-            found.coordinator,
-            found.num_processes,
-            found.process_id,
-            cluster_detection_method=how,
-            initialization_timeout=START,
-            heartbeat_timeout_seconds=HEARTBEAT,
-        )
-    except (RuntimeError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the processes of the run did not find each other ({reason}), expected all of them "
-            "to be started, and process 0 to be reached at --coordinator HOST:PORT"
-        ) from None
+    jax.distributed.initialize(
+        found.coordinator,
+        found.num_processes,
+        found.process_id,
+        cluster_detection_method="deactivate" if found.launcher is None else found.launcher,
+        initialization_timeout=START,
+        heartbeat_timeout_seconds=HEARTBEAT,
+    )
 
 
-def _last_word() -> subprocess.Popen[str]:
+class _LastWord:
     """A child that says what happened where this process can no longer.
 
-    JAX ends a process that has lost the others from within, with a trace of itself; the child
-    waits for the end of its input, and speaks where that came without a word.
+    JAX ends a process that has lost the others from within, with a trace of itself. The child waits
+    for the end of its input, and says the last line of it, if there is one.
     """
-    place, count = jax.process_index(), jax.process_count()
-    sentence = (
-        f"error: process {place} of {count} ended abruptly: it was killed, or has lost another "
-        "process of the run; --resume goes on from the newest checkpoint, on as many processes "
-        "as there are"
-    )
-    code = "import sys\nif not sys.stdin.read(): print(sys.argv[1], file=sys.stderr)"
-    command = [sys.executable, "-S", "-c", code, sentence]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+
+    def __init__(self, sentence: str) -> None:
+        code = "import sys\n*_, said = sys.stdin\nsys.stderr.write(said.lstrip())"
+        command = [sys.executable, "-S", "-c", code]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.be(sentence)
+
+    def be(self, sentence: str) -> None:
+        """What is to be said from now on."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(f"{sentence}\n")
+        self._child.stdin.flush()
+
+    def unsaid(self) -> None:
+        """Nothing need be said: this process can speak for itself."""
+        self._child.communicate("\n")
 
 
-def _leave(error: BaseException, word: subprocess.Popen[str]) -> None:
+def _leave(error: BaseException, word: _LastWord) -> None:
     """Ends this process with what the error has to say."""
-    word.communicate("told")
+    word.unsaid()
     if isinstance(error, jax.errors.JaxRuntimeError):
         reason = str(error).splitlines()[0]
         print(
             f"error: process {jax.process_index()} of {jax.process_count()} cannot go on, as "
-            f"another process of the run has ended or cannot be reached ({reason}); --resume goes "
-            "on from the newest checkpoint, on as many processes as there are",
+            f"another process of the run has ended or cannot be reached ({reason}); {GO_ON}",
             file=sys.stderr,
         )
         status = LOST
