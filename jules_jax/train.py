@@ -54,16 +54,15 @@ def main() -> None:
         raise SystemExit(phases.command(extras["phases"], parsed.given))
     began = time.monotonic()
     # these import JAX, which --help must not wait for
-    from jules_jax.training import backend, loop, market, population, preparation, stopping, summary
+    from jules_jax.training import backend, loop, preparation, stopping, summary
 
     backend.use_compilation_cache()
-    backend.use_cores(parsed.config)
+    backend.configure(parsed.config)
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if extras["dry_run"]:
         claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
         claim(parsed.config).release()
-        agents = population.members(parsed.config)
-        print(preparation.describe(parsed.config, market.Market(parsed.config), len(agents)))
+        preparation.plan(parsed.config, print)
         return
     if replay:
         print(loop.replay(Path(replay), parsed.config))

@@ -97,7 +97,8 @@ class Learner:
             init = jax.vmap(init, in_axes=(0, env_axes))
             update = jax.vmap(update, in_axes=(0, env_axes, 0))
             lead = (MEMBER,)
-        own, by_lane = PartitionSpec(*lead), PartitionSpec(*lead, LANE)
+        own: Any = PartitionSpec(*lead)
+        by_lane: Any = PartitionSpec(*lead, LANE)
         watched_lanes = PartitionSpec(*lead, None, LANE)
         state = TrainState(own, own, by_lane, own, own)
         numbers = _specs_of(env_axes)
@@ -113,7 +114,7 @@ class Learner:
     @property
     def lane_devices(self) -> int:
         """Devices that an agent's lanes are spread over: all, unless members share them out."""
-        return self.mesh.shape[LANE]
+        return int(self.mesh.shape[LANE])
 
     def replicate(self, tree: Any) -> Any:
         """Copy a pytree (environment parameters) to every device, once instead of each update."""

@@ -22,6 +22,7 @@ from jules_jax.training import (
     checkpoints,
     figures,
     guard,
+    memory,
     population,
     preparation,
     registry,
@@ -90,7 +91,7 @@ def train(
         raise InputError("--profile and --init-from are for a run's beginning, not with --resume")
     trace = Profile(profile, settings.num_updates) if profile else None
     run = run_directory.reopen(settings) if resume else run_directory.claim(settings)
-    with run_directory.alone(run.path):
+    with run_directory.alone(run.path), memory.exhaustion_told():
         try:
             if resume:
                 prepared = preparation.resume(settings, run, say, allow=allow_config_change)
