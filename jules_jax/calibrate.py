@@ -76,7 +76,7 @@ def main() -> None:
     from jules_jax.training.calibration import run
 
     backend.use_compilation_cache()
-    backend.use_cores(parsed.config)
+    backend.configure(parsed.config)
     file = Path(given["config"]) if given["config"] else None
     reached = run.calibrate(run.Request(parsed.config, file, **options))
     print(f"{time.monotonic() - began:,.0f} s, start-up included")

@@ -34,7 +34,7 @@ def main() -> None:
     from jules_jax.training import acceptance, backend
 
     backend.use_compilation_cache()
-    backend.use_cores(parsed.config)
+    backend.configure(parsed.config)
     checkpoint = _checkpoint(place, parsed.config.runs_dir)
     verdict = acceptance.judge(checkpoint, parsed.config, say=print)
     print(verdict.text(), flush=True)

@@ -74,15 +74,14 @@ def main() -> None:
 
 def _train(parsed: flags.Parsed, began: float) -> loop.Result | None:
     """The run, or None of what only looks at one; `began` by the monotonic clock."""
-    from jules_jax.training import loop, market, population, preparation, processes
+    from jules_jax.training import loop, preparation, processes
 
     settings, extras = parsed.config, parsed.extras
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
     if extras["dry_run"]:
         claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
         processes.own(processes.first_decides(lambda: claim(settings))).release()
-        agents = population.members(settings)
-        print(preparation.describe(settings, market.Market(settings), len(agents)))
+        preparation.plan(settings, print)
         return None
     if extras["replay"]:
         print(loop.replay(Path(extras["replay"]), settings))

@@ -270,6 +270,7 @@ BAD_FLAGS = {
     "unknown key": (("--learning-rat", "1e-4"), "learning_rate"),
     "wrong type": (("--n-epochs", "many"), "n_epochs"),
     "more devices than there are": (("--devices", "999"), "devices"),
+    "more memory than there is": (("--memory-limit-gib", "0.0001"), "expected fewer num_envs"),
 }
 
 

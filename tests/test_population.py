@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from jules_jax import config
-from jules_jax.agent.learner import TrainState
+from jules_jax.agent.learner import Learner, TrainState
 from jules_jax.env.params import make_params
 from jules_jax.errors import Diverged, InputError
 from jules_jax.training import checkpoints, loop, population, registry
 from jules_jax.training.leaderboard import Leaderboard
 from jules_jax.training.monitor import Monitor
+from tests.agent import toy_envs
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -246,6 +248,43 @@ def test_a_copy_has_its_sources_weights_and_optimizer_and_its_own_lanes():
     np.testing.assert_array_equal(after.opt_state["m"], [0, 2, 2, 0])
     for own in (after.lanes, after.key, after.update):
         np.testing.assert_array_equal(own, [0, 1, 2, 3])
+
+
+def on_a_mesh(member_devices, devices):
+    """A learner of four agents, so many of whose devices share them out, in a toy environment."""
+    settings = config.Config(
+        num_envs=8,
+        max_steps_in_episode=10,
+        network=config.Network(lstm_hidden_size=4, net_arch=(4,)),
+        ppo=config.PPO(n_steps=4, n_epochs=1, num_minibatches=1),
+        population=config.Population(num_seeds=4, member_devices=member_devices),
+    )
+    env = toy_envs.StaggeredWalk()
+    return Learner(env, settings, members=4, devices=jax.devices()[:devices])
+
+
+def test_a_population_on_a_mesh_is_copied_saved_and_goes_on_on_another(tmp_path):
+    keys, env_params = jax.random.split(jax.random.key(0), 4), toy_envs.params()
+    learner = on_a_mesh(2, 4)
+    state, _ = learner.update(learner.init(keys, env_params), env_params)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    before = jax.tree.map(np.asarray, (state.params, state.opt_state, state.lanes.carry))
+    state = population.copy_weights(state, np.array([0, 3, 2, 3]))
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings
+    after = (state.params, state.opt_state, state.lanes.carry)
+    for place, source in enumerate([0, 3, 2, 3]):
+        weights = population.of_member(before[:2], source)
+        jax.tree.map(np.testing.assert_array_equal, population.of_member(after[:2], place), weights)
+    jax.tree.map(np.testing.assert_array_equal, after[2], before[2])
+
+    path = checkpoints.save(tmp_path, state, generation=0, settings=learner.settings)
+    expected, _ = learner.update(state, env_params)
+    other = on_a_mesh(0, 2)
+    found = checkpoints.restore(path, other.init(keys, env_params))
+    assert found.lanes.obs.sharding.mesh.shape == {"member": 2, "lane": 1}
+    found, _ = other.update(found, env_params)
+    near = partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(near, found.params, expected.params)
 
 
 def test_population_based_training_moves_the_copys_numbers(run, tmp_path):

@@ -156,9 +156,39 @@ def apply_sequence(
     first: jax.Array,
     *,
     precision: str = "default",
+    remat: bool = False,
 ) -> tuple[lstm.Carry, jax.Array, jax.Array]:
-    """`apply_step` over time: obs `[T, N, O]`, first `[T, N]` → carry, `[T, N, A]`, `[T, N]`."""
-    return _apply(lstm.sequence, params, carry, obs, first, precision)
+    """`apply_step` over time: obs `[T, N, O]`, first `[T, N]` → carry, `[T, N, A]`, `[T, N]`.
+
+    With `remat` a gradient keeps the carries between stretches of time alone, and computes the rest
+    of a stretch again when it gets there (Chen et al. 2016, section 4.3).
+    """
+    apply = partial(_apply, lstm.sequence, params)
+    if not remat:
+        return apply(carry, obs, first, precision)
+    steps = len(first)
+    cut = (steps // stretch_steps(steps), stretch_steps(steps))
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def stretch(
+        carry: lstm.Carry, inputs: tuple[jax.Array, jax.Array]
+    ) -> tuple[lstm.Carry, tuple[jax.Array, jax.Array]]:
+        carry, logits, value = apply(carry, *inputs, precision)
+        return carry, (logits, value)
+
+    stretches = jax.tree.map(lambda leaf: leaf.reshape(*cut, *leaf.shape[1:]), (obs, first))
+    carry, outputs = lax.scan(stretch, carry, stretches)
+    logits, value = jax.tree.map(lambda leaf: leaf.reshape(steps, *leaf.shape[2:]), outputs)
+    return carry, logits, value
+
+
+def stretch_steps(steps: int) -> int:
+    """Steps of a stretch: the divisor of all of them for which as few carries and steps are kept.
+
+    That is the one next to their square root.
+    """
+    divisors = (length for length in range(1, steps + 1) if steps % length == 0)
+    return min(divisors, key=lambda length: length + steps // length)
 
 
 def critic_carry(carry: lstm.Carry) -> lstm.Carry:

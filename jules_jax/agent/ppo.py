@@ -78,7 +78,7 @@ def loss(
     unless the replay does not reproduce the rollout.
     """
     _, logits, value = network.apply_sequence(
-        params, carry, batch.obs, batch.first, precision=precision
+        params, carry, batch.obs, batch.first, precision=precision, remat=settings.remat
     )
     log_probs = jax.nn.log_softmax(logits)
     log_ratio = log_prob_of(log_probs, batch.action) - batch.log_prob

@@ -371,6 +371,9 @@ class PPO:
     max_grad_norm: float = kinds.positive(0.5, "clip of the gradient's global norm")
     adam_eps: float = kinds.positive(1e-5, "Adam's epsilon")
     shuffle_groups: int = kinds.whole(0, "groups of lanes shuffled within; 0 picks 8, 4, 2 or 1")
+    remat: bool = kinds.switch(
+        False, "whether a gradient computes again what it would keep: less memory, more time"
+    )
 
 
 @dataclass(frozen=True)
@@ -463,6 +466,15 @@ class Config:
     total_timesteps: int = kinds.count(10_000_000, "environment steps, rounded up to whole updates")
     max_steps_in_episode: int = kinds.count(1000, "steps in an episode")
     devices: int = kinds.whole(0, "devices to train on; 0 takes all")
+    memory_limit_gib: float = kinds.amount(
+        0.0, "GiB that training may take of each device; 0: what the device has"
+    )
+    auto_lanes: bool = kinds.switch(
+        False, "whether to begin with as many lanes, num_envs at most, as the memory holds"
+    )
+    deterministic: bool = kinds.switch(
+        False, "whether a GPU is held to kernels that give the same bits every time"
+    )
     runs_dir: str = kinds.text("runs", "where run directories go")
     checkpoint_dir: str = kinds.text("checkpoints", "where checkpoints go")
     schedules: tuple[Schedule, ...] = kinds.by_key(

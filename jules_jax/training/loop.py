@@ -23,6 +23,7 @@ from jules_jax.training import (
     checkpoints,
     figures,
     guard,
+    memory,
     population,
     preparation,
     processes,
@@ -93,7 +94,7 @@ def train(
     trace = Profile(profile, settings.num_updates) if profile else None
     take = run_directory.reopen if resume else run_directory.claim
     run = processes.own(processes.first_decides(lambda: take(settings)))
-    with run_directory.alone(run.records):
+    with run_directory.alone(run.records), memory.exhaustion_told():
         try:
             if resume:
                 prepared = preparation.resume(settings, run, say, allow=allow_config_change)

@@ -137,7 +137,7 @@ def command(names: str, flags: config.Layer) -> int:
     """
     phases = read(names, flags)
     backend.use_compilation_cache()
-    backend.use_cores(phases[0].settings)
+    backend.configure(phases[0].settings)
     check(phases)
 
     def train(settings: config.Config, init_from: Path | None) -> Result:

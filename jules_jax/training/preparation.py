@@ -12,19 +12,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jules_jax import config
-from jules_jax.agent import devices, network
-from jules_jax.agent.learner import Learner, TrainState, mesh_of
+from jules_jax.agent import network
+from jules_jax.agent.devices import spread
+from jules_jax.agent.learner import LANE, MEMBER, Learner, TrainState
 from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
 from jules_jax.errors import InputError
 from jules_jax.market import storage
+from jules_jax.market.feed import SimulatedFeed
+from jules_jax.market.table import MarketData
 from jules_jax.training import (
     auditing,
+    backend,
     checkpoints,
     dashboard,
+    memory,
     population,
     processes,
     provenance,
@@ -43,17 +49,110 @@ LEARNER_KEY = 1
 """Folded into the seed's key for the learner's draws."""
 
 
-def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
-    """What is about to be trained, in a few lines; `agents` in one program."""
-    ppo, data = settings.at(0.0).ppo, market.data
-    found, hosts = devices.available(settings.devices), jax.process_count()
-    among = f" in {hosts} processes" if hosts > 1 else ""
+@dataclass(frozen=True)
+class Planned:
+    """What is to be trained, short of compiling it; `members` is empty for a single agent."""
+
+    settings: config.Config
+    market: Market
+    learner: Learner
+    params: EnvParams
+    members: tuple[Member, ...]
+
+
+def plan(
+    settings: config.Config,
+    say: Say,
+    *,
+    generation: int = 0,
+    members: tuple[Member, ...] | None = None,
+) -> Planned:
+    """The market of a `generation` and a learner for it, both told of to `say`.
+
+    members: a population's agents, where they are not those that `settings` ask for. Raises
+    `InputError` where the memory cannot hold it, of simulated paths before they are made; with
+    `auto_lanes` the settings that come back have as many lanes as it holds.
+    """
+    if settings.deterministic:
+        backend.use_deterministic_kernels()
+    market = Market(settings, generation=generation) if settings.market.data else None
+    table = market.data if market else table_of(settings, generation)
+
+    def predicted(settings: config.Config) -> memory.Prediction:
+        return memory.predict(*learner_of(settings, table, _agents(settings, members)))
+
+    if settings.auto_lanes:
+        asked = settings.num_envs
+        asked_of = settings
+        settings = processes.first_decides(lambda: memory.with_fewer_lanes(asked_of, predicted))
+        say(f"lanes       {settings.num_envs:,} of the {asked:,} asked for are what memory holds")
+    agents = _agents(settings, members)
+    learner, params = learner_of(settings, table, agents)
+    needed = memory.predict(learner, params)
+    needed.require()
+    market = market or Market(settings, generation=generation, mesh=learner.mesh)
+    say(describe(learner, market, needed))
+    params = dataclasses.replace(params, market=market.data)
+    return Planned(settings, market, learner, params, agents)
+
+
+def table_of(settings: config.Config, generation: int) -> MarketData:
+    """The shapes of the table of simulated paths that `Market` will make."""
+    feed = SimulatedFeed(settings)
+    table: MarketData = jax.eval_shape(
+        lambda key: feed.resident(key, generation), jax.random.key(0)
+    )
+    return table
+
+
+def _agents(settings: config.Config, members: tuple[Member, ...] | None) -> tuple[Member, ...]:
+    """The agents of a population: `members`, or those that the settings ask for."""
+    if members is not None:
+        return members
+    return population.members(settings) if population.is_asked(settings) else ()
+
+
+def learner_of(
+    settings: config.Config, table: MarketData, members: tuple[Member, ...]
+) -> tuple[Learner, EnvParams]:
+    """A learner of these agents, and the environment's numbers at the beginning."""
+    params = make_params(settings, table, progress=0.0, randomise=True)
+    if members:
+        params = population.of_environment(params, members)
+    axes, sharded = (
+        population.environment_axes(params) if members else None,
+        settings.market.sharded,
+    )
+    learner = Learner(
+        Episodes(),
+        settings,
+        step_metrics=_step_metrics,
+        members=len(members) or None,
+        env_axes=axes,
+        env_specs=specs(params, axes, sharded=sharded),
+        return_edges=dashboard.RETURN_EDGES,
+        watch=auditing.watch,
+        watched=auditing.lanes_of(settings),
+    )
+    if sharded:
+        rows, columns = table.rows.shape
+        parts = jax.ShapeDtypeStruct((learner.lane_devices * rows, columns), table.rows.dtype)
+        whole: Any = dataclasses.replace(table, rows=parts)  # type: ignore[arg-type]
+        params = dataclasses.replace(params, market=whole)
+    return learner, params
+
+
+def describe(learner: Learner, market: Market, predicted: memory.Prediction) -> str:
+    """What is about to be trained, in a few lines."""
+    settings, mesh, agents = learner.settings, learner.mesh, learner.members
+    ppo, data, devices = settings.at(0.0).ppo, market.data, mesh.devices.ravel()
     starts, rows = int(data.cumulative[-1]), data.rows
     shapes = jax.eval_shape(lambda key: network.init(key, settings.network), jax.random.key(0))
     source = settings.market.data or f"simulated paths, preset {settings.simulator.preset}"
     lanes = auditing.lanes_of(settings)
     lines = [
-        f"devices     {len(found)} × {found[0].device_kind} ({found[0].platform}){among}",
+        f"devices     {len(devices)} × {devices[0].device_kind} ({devices[0].platform})"
+        f"{_among_processes()}{backend.note(settings)}",
         f"market      {source}",
         *(f"            {note}" for note in market.notes),
         f"            {rows.shape[0]:,} bars on the device ({rows.nbytes / 2**20:,.0f} MiB), "
@@ -68,7 +167,8 @@ def describe(settings: config.Config, market: Market, agents: int = 1) -> str:
         f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
         *schedule.describe(settings),
         *([f"audit       every step of {lanes:,} lanes"] if lanes else []),
-        *([f"population  {agents} agents in one program"] if agents > 1 else []),
+        *([f"population  {agents} agents in one program, {_shared_out(mesh)}"] if agents else []),
+        f"memory      {predicted.describe()}",
     ]
     return "\n".join(lines)
 
@@ -102,38 +202,32 @@ def prepare(
     what is to be trained, and what starting took.
     """
     began = time.monotonic()
-    if members is None:
-        members = population.members(settings) if population.is_asked(settings) else ()
-    mesh = mesh_of(devices.available(settings.devices), settings, len(members) or None)
-    market = Market(settings, generation=generation, mesh=mesh)
-    params = make_params(settings, market.data, progress=0.0, randomise=True)
-    axes = population.environment_axes(params) if members else None
-    learner = Learner(
-        Episodes(),
-        settings,
-        step_metrics=_step_metrics,
-        members=len(members) or None,
-        env_axes=axes,
-        env_specs=specs(params, axes, sharded=settings.market.sharded),
-        return_edges=dashboard.RETURN_EDGES,
-        watch=auditing.watch,
-        watched=auditing.lanes_of(settings),
-    )
-    say(describe(settings, market, len(members)))
+    planned = plan(settings, say, generation=generation, members=members)
+    settings, market, learner = planned.settings, planned.market, planned.learner
+    agents = planned.members
     market_seconds = time.monotonic() - began
 
     began = time.monotonic()
-    params = population.of_environment(params, members) if members else params
-    params = on_devices(params, market, learner)
-    keys = [_learner_key(member.settings.seed) for member in members]
-    key = jnp.stack(keys) if members else _learner_key(settings.seed)
+    params = on_devices(planned.params, market, learner)
+    keys = [_learner_key(member.settings.seed) for member in agents]
+    key = jnp.stack(keys) if agents else _learner_key(settings.seed)
     state = learner.init(key, params)
-    memory = learner.compile(state, params)
+    counted = learner.compile(state, params) + market.data.rows.nbytes
     say(
-        f"memory      about {(memory + market.data.rows.nbytes) / 2**20:,.0f} MiB\n"
+        f"            XLA counts {counted / 2**20:,.0f} MiB for the compiled update\n"
         f"start-up    market {market_seconds:.1f} s, compilation {time.monotonic() - began:.1f} s"
     )
-    return Prepared(settings, market, learner, params, state, members)
+    return Prepared(settings, market, learner, params, state, agents)
+
+
+def _among_processes() -> str:
+    return f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+
+
+def _shared_out(mesh: Mesh) -> str:
+    """How a population's members and lanes are spread over the devices."""
+    members, lanes = mesh.shape[MEMBER], mesh.shape[LANE]
+    return f"devices: {members} of members × {lanes} of lanes"
 
 
 def on_devices(params: EnvParams, market: Market, learner: Learner) -> EnvParams:
@@ -162,7 +256,7 @@ def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path 
         run.records.parent,
         "started",
         run.name,
-        config_hash=registry.config_hash(config.to_dict(settings)),
+        config_hash=registry.config_hash(config.to_dict(prepared.settings)),
         seed=settings.seed,
         agents=max(len(prepared.members), 1),
         data=settings.market.data or f"preset {settings.simulator.preset}",
@@ -174,7 +268,7 @@ def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path 
 def _with_weights(state: TrainState, params: network.Params) -> TrainState:
     """A new run's state with other weights, every member's where it is a population's."""
     weights = jax.tree.map(
-        lambda new, old: devices.spread(jnp.broadcast_to(new, old.shape), old.sharding),
+        lambda new, old: spread(jnp.broadcast_to(new, old.shape), old.sharding),
         params,
         state.params,
     )

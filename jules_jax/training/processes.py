@@ -110,12 +110,12 @@ def _whole(name: str, text: str | None) -> int | None:
 def joined(found: Cluster | None, settings: config.Config) -> Iterator[None]:
     """This process among those of the run, for as long as it lasts; alone where there are none.
 
-    Enter before JAX's first array: how many devices the settings ask for is told to JAX here. What
-    ends it early ends the process, with the status that the error has, and waits for the others no
+    Enter before JAX's first array: what the settings ask of JAX is told to it here. What ends it
+    early ends the process, with the status that the error has, and waits for the others no
     longer than `PARTING` seconds: they may wait for it.
     """
     if found is None:
-        backend.use_cores(settings)
+        backend.configure(settings)
         yield
         return
     apart = (
@@ -130,7 +130,7 @@ def joined(found: Cluster | None, settings: config.Config) -> Iterator[None]:
         raise InputError(
             f"{apart.removeprefix('error: ')} ({str(error).splitlines()[0]})"
         ) from None
-    backend.use_cores(settings, _state().num_processes)
+    backend.configure(settings, _state().num_processes)
     word.be(
         f"error: process {jax.process_index()} of {jax.process_count()} ended abruptly: it was "
         f"killed, or has lost another process of the run; {GO_ON}"

@@ -19,7 +19,16 @@ from jules_jax.errors import InputError
 PACKAGES = ("jules-jax", "jax", "jaxlib", "optax", "orbax-checkpoint", "numpy")
 ROOT = Path(__file__).resolve().parents[2]
 
-ALWAYS_FREE = ("name", "runs_dir", "checkpoint_dir", "devices", "market.data", "market.symbols")
+ALWAYS_FREE = (
+    "name",
+    "runs_dir",
+    "checkpoint_dir",
+    "devices",
+    "population.member_devices",
+    "memory_limit_gib",
+    "market.data",
+    "market.symbols",
+)
 """Keys that may differ when a run goes on: where things lie. The bars are compared by content."""
 
 ON_REQUEST = ("total_timesteps", "checkpoints.", "monitor.", "gates.")

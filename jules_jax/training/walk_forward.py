@@ -75,7 +75,7 @@ def command(settings: config.Config, extras: Mapping[str, Any], asked: Asked, sa
     """
     windows, init_from = rolling.parse(extras["walk_forward"]), extras["init_from"]
     backend.use_compilation_cache()
-    backend.use_cores(settings)
+    backend.configure(settings)
     weights = Path(init_from) if init_from else None
     return run(settings, windows, asked, init_from=weights, say=say).agrees
 
