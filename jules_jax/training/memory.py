@@ -99,11 +99,12 @@ def predict(learner: Learner, env_params: Any) -> Prediction:
         "gradient": agents * _gradient_bytes(settings, own, lanes // settings.ppo.num_minibatches),
         "audit": _audited_bytes(learner, own, env_params, lanes),
     }
-    return Prediction(parts, limit_of(settings, mesh.devices.flat[0], mesh.size))
+    here = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
+    return Prediction(parts, limit_of(settings, here[0], len(here)))
 
 
 def limit_of(settings: config.Config, device: jax.Device, devices: int) -> int | None:
-    """Bytes that training may take of each of the `devices`; None where that is not known.
+    """Bytes that training may take of each of this process's `devices`; None: not known.
 
     What `memory_limit_gib` says, else what the device's allocator may hand out. Devices of a CPU
     share what the machine has available.
