@@ -21,8 +21,8 @@ import jax
 from jules_jax import config
 from jules_jax.agent import network
 
-ROUNDS = 3
-"""All-reduces of a minibatch in a row: of the advantages, of the gradients, of the ratio."""
+ROUNDS = 4
+"""All-reduces of a minibatch in a row: mean and variance of the advantages, gradients, ratio."""
 GPUS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
 

@@ -1,4 +1,7 @@
-"""docs/learner.md says what is so: its tests exist, its commands and settings are real."""
+"""docs/learner.md says what is so: its tests exist, its commands and settings are real.
+
+So do those of the tables of docs/determinism.md.
+"""
 
 import ast
 import re
@@ -11,7 +14,8 @@ from jules_jax import config, flags, train
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "learner.md").read_text(encoding="utf-8")
-CLAIMS = [line for line in PAGE.splitlines() if "`::" in line or ".py::" in line]
+CONTRACT = (ROOT / "docs" / "determinism.md").read_text(encoding="utf-8")
+CLAIMS = [line for line in (PAGE + CONTRACT).splitlines() if "`::" in line or ".py::" in line]
 COMMANDS = re.findall(
     r"^(python -m [\w.]+|make \w+|python benchmarks/\S+)(.*)$", PAGE, re.MULTILINE
 )

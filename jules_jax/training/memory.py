@@ -107,7 +107,7 @@ def predict(learner: Learner, env_params: Any) -> Prediction:
 
 
 def limit_of(settings: config.Config, device: jax.Device, devices: int) -> int | None:
-    """Bytes that training may take of each of the `devices`; None where that is not known.
+    """Bytes that training may take of each of this process's `devices`; None: not known.
 
     What `memory_limit_gib` says, else what the device's allocator may hand out. Devices of a CPU,
     all those of this process, share what the machine has available.

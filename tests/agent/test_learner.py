@@ -107,7 +107,7 @@ def test_any_number_of_devices_trains_the_same_agent(train, one_device, num_devi
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
 
-def test_devices_exchange_gradients_once_a_minibatch_and_nothing_over_time(train):
+def test_devices_meet_once_a_minibatch_and_not_at_every_step_of_time(train):
     """Read from the compiled program: every all-reduce, its bytes and the loops around it."""
     if len(jax.devices()) < 4:
         pytest.skip("needs 4 devices")
