@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jules_jax import config
 from jules_jax.agent import lstm, moments, network, ppo, rollout
+from jules_jax.agent.lstm_choice import Choice, choose
 from jules_jax.agent.rollout import Metrics
 from jules_jax.env.params import cast_section
 from jules_jax.errors import InputError
@@ -62,6 +63,7 @@ class Learner:
         return_edges: Sequence[float] = (),
         watch: rollout.Watch | None = None,
         watched: int = 0,
+        lstm_choice: Choice | None = None,
     ) -> None:
         """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
 
@@ -69,9 +71,10 @@ class Learner:
         for each member, None (all of it, by default) where members share them.
         return_edges: ascending, K of them: metrics then have `histogram/ep_rew`.
         watch, watched: what `update_watched` returns of the steps of the first `watched` lanes.
+        lstm_choice: what replays the LSTM, instead of what `settings.network.lstm_impl` asks for.
 
-        Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide, or
-        where a rollout is longer than an episode.
+        Raises `InputError` where lanes, minibatches, shuffle groups and devices do not divide,
+        where a rollout is longer than an episode, or where the LSTM asked for does not run here.
         """
         devices = available_devices(settings.devices) if devices is None else devices
         self.env = env
@@ -79,6 +82,7 @@ class Learner:
         self.step_metrics = step_metrics
         self.mesh = Mesh(list(devices), (LANE,))
         self.shuffle_groups = groups_for(settings, len(devices))
+        self.lstm = lstm_choice or choose(settings.network, devices[0])
         self.members = members
         self.return_edges = tuple(return_edges)
         self.watch, self.watched = watch, watched
@@ -275,6 +279,7 @@ class Learner:
                 settings,
                 axis_name=LANE,
                 precision=self.settings.network.matmul_precision,
+                sequence=self.lstm.sequence,
             )
 
         # Each device differentiates its own copy and the gradients meet once. Of weights that all

@@ -22,19 +22,18 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from jules_jax.agent.lstm import GATES, LSTM, Carry
+from jules_jax.agent.lstm import BF16, GATES, LSTM, Carry
 
-WIDTHS = (16, 32, 64, 128)
-"""Widths H there is a kernel for: sides of Triton's arrays are powers of two, its products' 16."""
+WIDTHS = (16, 32, 64)
+"""Widths H: Triton's products have sides of a power of two from 16 on; wider weights do not fit."""
 INPUTS = 16
 """Least inputs of a step as the kernel sees them: those there are, a 1, and zeros."""
 BLOCK, WIDE_BLOCK = 16, 32
 """Lanes of a program."""
 WIDE = 2048
-"""Lanes from which on the blocks are wide: two towers then fill 128 multiprocessors."""
-WARPS = 8
-BF16 = "BF16_BF16_F32"
-"""`jax.default_matmul_precision` of bfloat16 factors, summed in float32."""
+"""Lanes from which on blocks are wide: two towers' then fill 128 multiprocessors."""
+WARPS, STAGES = 8, 2
+"""What Triton is told: with eight warps neither kernel spills registers (benchmarks/NOTES.md)."""
 
 Ref = Any
 """A block of an array, read and written by index."""
@@ -81,9 +80,10 @@ def sequence(
     block: lanes of a program, a power of two of at least 16.
     interpret: as XLA's operations, on any device, slowly.
     """
-    steps, lanes, _ = x.shape
-    block = block or (WIDE_BLOCK if lanes >= WIDE else BLOCK)
-    how = _How(jax.config.jax_default_matmul_precision, block, interpret)
+    lanes = x.shape[1]
+    precision = jax.default_matmul_precision.value
+    block = block or _block(lanes, precision)
+    how = _How(precision, block, interpret)
     if params.start is None:
         zeros = jnp.zeros_like(params.recurrent_kernel[:, 0])
         params = replace(params, start=Carry(zeros, zeros))
@@ -93,6 +93,11 @@ def sequence(
     x, first = jnp.pad(x, ((0, 0), (0, more), (0, 0))), jnp.pad(first, ((0, 0), (0, more)))
     last, hidden = _sequence(how, params, carry, x, first)
     return jax.tree.map(lambda leaf: leaf[:lanes], last), hidden[:, :lanes]
+
+
+def _block(lanes: int, precision: str | None) -> int:
+    """Lanes of a program: tensor cores have registers to spare for more, float32 has not."""
+    return WIDE_BLOCK if lanes >= WIDE and precision != "highest" else BLOCK
 
 
 def _varying_alike(tree: Any) -> Any:
@@ -228,7 +233,7 @@ def _launch(
             *(spec(leaf.shape, 1) for leaf in step_results),
         ],
         out_shape=[*[lane_result] * num_by_lane, *step_results],
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=2),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=how.interpret,
     )(*whole, *by_lane, *by_step)
     return results

@@ -114,6 +114,7 @@ def prepare(
         watched=auditing.lanes_of(settings),
     )
     say(describe(settings, market, len(members)))
+    say(f"lstm        {learner.lstm}")
     market_seconds = time.monotonic() - began
 
     began = time.monotonic()

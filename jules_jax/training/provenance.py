@@ -19,8 +19,17 @@ from jules_jax.errors import InputError
 PACKAGES = ("jules-jax", "jax", "jaxlib", "optax", "orbax-checkpoint", "numpy")
 ROOT = Path(__file__).resolve().parents[2]
 
-ALWAYS_FREE = ("name", "runs_dir", "checkpoint_dir", "devices", "market.data", "market.symbols")
-"""Keys that may differ when a run goes on: where things lie. The bars are compared by content."""
+ALWAYS_FREE = (
+    "name",
+    "runs_dir",
+    "checkpoint_dir",
+    "devices",
+    "market.data",
+    "market.symbols",
+    "network.lstm_impl",
+)
+"""Keys that may differ when a run goes on: where things lie and what computes them. The bars are
+compared by content."""
 
 ON_REQUEST = ("total_timesteps", "checkpoints.", "monitor.", "gates.")
 """Keys, and sections of keys, that may with `--allow-config-change`: how long, and what is told."""
