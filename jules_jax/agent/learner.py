@@ -127,9 +127,15 @@ class Learner:
         """
         return self._init(key, env_params)
 
-    def compile(self, state: TrainState, env_params: Any) -> int:
-        """Compile `update` for these shapes; returns the bytes it works in, by XLA's estimate."""
-        compiled = self._update.lower(state, env_params, self._ppo).compile()
+    def compile(
+        self, state: TrainState, env_params: Any, options: dict[str, str | bool] | None = None
+    ) -> int:
+        """Compile `update` for these shapes; returns the bytes it works in, by XLA's estimate.
+
+        options: of the compiler, by the names of XLA's flags.
+        """
+        lowered = self._update.lower(state, env_params, self._ppo)
+        compiled = lowered.compile(compiler_options=options)
         self._run_update = compiled
         memory = compiled.memory_analysis()
         if memory is None:
