@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import timing
 from benchmarks.workload import Updates, market_of, smoke
 from jules_jax import config
-from jules_jax.agent import lstm
+from jules_jax.agent import lstm, network
 
 HELD = 16
 """Time steps whose operands a timed loop goes round: more would cost memory, fewer stay in L2."""
@@ -133,7 +133,8 @@ def timed(
     right = operand(product.right, product.moving in (RIGHT, BOTH))
 
     def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
-        return jnp.einsum(product.equation, left, right, precision=precision)
+        with network.products(precision):
+            return jnp.einsum(product.equation, left, right)
 
     def of_step(step: Any, left: jax.Array, right: jax.Array) -> Any:
         own = left[step % len(left)], right[step % len(right)]

@@ -282,7 +282,7 @@ FOUND = {
         ("network.net_arch", "128,wide", "widths"),
         ("network.net_arch", "128,0", "widths"),
         ("network.net_arch", "", "widths"),
-        ("network.matmul_precision", "low", "one of default, high, highest"),
+        ("network.matmul_precision", "low", "one of default, high, highest, bf16"),
         ("name", "../elsewhere", "letters, digits"),
     ],
 )

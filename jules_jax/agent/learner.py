@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jules_jax import config
 from jules_jax.agent import lstm, moments, network, ppo, rollout
 from jules_jax.agent.devices import available, spread
+from jules_jax.agent.lstm_choice import Choice, choose
 from jules_jax.agent.rollout import Metrics
 from jules_jax.env.params import cast_section
 from jules_jax.errors import InputError
@@ -70,6 +71,7 @@ class Learner:
         return_edges: Sequence[float] = (),
         watch: rollout.Watch | None = None,
         watched: int = 0,
+        lstm_choice: Choice | None = None,
     ) -> None:
         """Plan the program for `devices`, by default `settings.devices` of those there (0: all).
 
@@ -79,9 +81,11 @@ class Learner:
         not what `specs_of` makes of `env_axes`.
         return_edges: ascending, K of them: metrics then have `histogram/ep_rew`.
         watch, watched: what `update_watched` returns of the steps of the first `watched` lanes.
+        lstm_choice: what replays the LSTM, instead of what `settings.network.lstm_impl` asks for.
 
         Raises `InputError` where lanes, minibatches, shuffle groups, members and devices do not
-        divide, or where a rollout is longer than an episode.
+        divide, where a rollout is longer than an episode, or where the LSTM asked for does not run
+        here.
         """
         devices = available(settings.devices) if devices is None else devices
         self.env = env
@@ -89,6 +93,7 @@ class Learner:
         self.step_metrics = step_metrics
         self.mesh = mesh_of(devices, settings, members)
         self.shuffle_groups = groups_for(settings, self.lane_devices)
+        self.lstm = lstm_choice or choose(settings.network, self.mesh.local_devices[0])
         self.members = members
         self.return_edges = tuple(return_edges)
         self.watch, self.watched = watch, watched
@@ -142,9 +147,15 @@ class Learner:
         """
         return self._init(key, env_params)
 
-    def compile(self, state: TrainState, env_params: Any) -> int:
-        """Compile `update` for these shapes; returns the bytes it works in, by XLA's estimate."""
-        compiled = self._update.lower(state, env_params, self._ppo).compile()
+    def compile(
+        self, state: TrainState, env_params: Any, options: dict[str, str | bool] | None = None
+    ) -> int:
+        """Compile `update` for these shapes; returns the bytes it works in, by XLA's estimate.
+
+        options: of the compiler, by the names of XLA's flags.
+        """
+        lowered = self._update.lower(state, env_params, self._ppo)
+        compiled = lowered.compile(compiler_options=options)
         self._run_update = compiled
         memory = compiled.memory_analysis()
         if memory is None:
@@ -294,6 +305,7 @@ class Learner:
                 settings,
                 axis_name=LANE,
                 precision=self.settings.network.matmul_precision,
+                sequence=self.lstm.sequence,
             )
 
         # Each device differentiates its own copy and the gradients meet once. Of weights that all

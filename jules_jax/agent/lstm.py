@@ -15,6 +15,8 @@ GATES = 4
 """Blocks of H columns in every kernel, in this order: input, forget, candidate, output."""
 SAVED = "gates"
 """The name under which a step's `[N, 4H]` sums are kept for the gradient."""
+BF16 = "BF16_BF16_F32"
+"""`jax.default_matmul_precision` of bfloat16 factors whose products are summed in float32."""
 
 
 @jax.tree_util.register_dataclass

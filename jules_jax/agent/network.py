@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from jules_jax.agent import lstm, moments
 from jules_jax.agent.moments import Moments
 from jules_jax.env.observation import OBSERVATION_LIMIT, action_mask
 
+Recurrence = Callable[..., Any]
+"""`lstm.step` or `lstm.sequence`: the only difference between acting and replaying."""
 ACTOR, CRITIC = 0, 1
 """Places of the two towers on their shared axis."""
 NEVER = -1e9
@@ -144,7 +147,7 @@ def apply_step(
     """One step: carry `[N, 2, H]`, obs `[N, O]`, first `[N]` → carry, logits `[N, A]`, value `[N]`.
 
     `first` zeroes the carry before the step. `precision` is that of matrix products: default,
-    high or highest (`jax.default_matmul_precision`).
+    high or highest (`jax.default_matmul_precision`), or bf16.
     """
     return _apply(lstm.step, params, carry, obs, first, precision)
 
@@ -157,13 +160,15 @@ def apply_sequence(
     *,
     precision: str = "default",
     remat: bool = False,
+    sequence: Recurrence | None = None,
 ) -> tuple[lstm.Carry, jax.Array, jax.Array]:
     """`apply_step` over time: obs `[T, N, O]`, first `[T, N]` → carry, `[T, N, A]`, `[T, N]`.
 
     With `remat` a gradient keeps the carries between stretches of time alone, and computes the rest
     of a stretch again when it gets there (Chen et al. 2016, section 4.3).
+    sequence: another implementation of `lstm.sequence`.
     """
-    apply = partial(_apply, lstm.sequence, params)
+    apply = partial(_apply, sequence or lstm.sequence, params)
     if not remat:
         return apply(carry, obs, first, precision)
     steps = len(first)
@@ -191,6 +196,14 @@ def stretch_steps(steps: int) -> int:
     return min(divisors, key=lambda length: length + steps // length)
 
 
+def products(precision: str) -> AbstractContextManager[Any]:
+    """Within, matrix products are traced with this precision: one of `config.Network`'s."""
+    context: AbstractContextManager[Any] = jax.default_matmul_precision(
+        lstm.BF16 if precision == "bf16" else precision
+    )
+    return context
+
+
 def critic_carry(carry: lstm.Carry) -> lstm.Carry:
     """The critic's half of a carry: `[N, 2, H]` → `[N, H]`."""
     return lstm.Carry(hidden=carry.hidden[:, CRITIC], cell=carry.cell[:, CRITIC])
@@ -206,13 +219,9 @@ def critic_value(
 ) -> jax.Array:
     """Values `[N]` of observations `[N, O]` after a critic carry `[N, H]`; the actor is not run."""
     critic = jax.tree.map(lambda leaf: leaf[CRITIC], params.towers)
-    with jax.default_matmul_precision(precision):
+    with products(precision):
         _, features = _tower(lstm.step, critic, carry, _standardise(params, obs), first)
         return _value(params, features)
-
-
-Recurrence = Callable[..., Any]
-"""`lstm.step` or `lstm.sequence`: the only difference between acting and replaying."""
 
 
 def _apply(
@@ -224,7 +233,7 @@ def _apply(
     precision: str,
 ) -> tuple[lstm.Carry, jax.Array, jax.Array]:
     towers = jax.vmap(partial(_tower, recurrence), in_axes=(0, 1, None, None), out_axes=(1, 0))
-    with jax.default_matmul_precision(precision):
+    with products(precision):
         carry, features = towers(params.towers, carry, _standardise(params, obs), first)
         logits = _dense(params.policy_head, features[ACTOR])
         value = _value(params, features[CRITIC])

@@ -66,6 +66,7 @@ def loss(
     *,
     axis_name: str | None = None,
     precision: str = "default",
+    sequence: network.Recurrence | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """PPO's clipped loss (Schulman et al. 2017, eq. 7 and 9) of a minibatch, and its statistics.
 
@@ -78,7 +79,13 @@ def loss(
     unless the replay does not reproduce the rollout.
     """
     _, logits, value = network.apply_sequence(
-        params, carry, batch.obs, batch.first, precision=precision, remat=settings.remat
+        params,
+        carry,
+        batch.obs,
+        batch.first,
+        precision=precision,
+        remat=settings.remat,
+        sequence=sequence,
     )
     log_probs = jax.nn.log_softmax(logits)
     log_ratio = log_prob_of(log_probs, batch.action) - batch.log_prob

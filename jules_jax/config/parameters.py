@@ -327,7 +327,14 @@ class Network:
         (128, 128), "widths of the hidden layers after each LSTM"
     )
     matmul_precision: str = kinds.choice(
-        ("default", "high", "highest"), "precision of matrix products: default, high or highest"
+        ("default", "high", "highest", "bf16"),
+        "precision of matrix products: highest is float32; on a GPU default and high are tf32, and "
+        "bf16 has bfloat16 factors and float32 sums; a CPU computes all of them in float32",
+    )
+    lstm_impl: str = kinds.choice(
+        ("auto", "scan", "fused"),
+        "what trains the LSTM: a loop of XLA's, or a kernel for NVIDIA GPUs with one launch a "
+        "sequence; auto: the kernel where it runs and is found to agree with the loop",
     )
     observation_scaling: str = kinds.choice(
         ("none", "running"),

@@ -165,6 +165,7 @@ def describe(learner: Learner, market: Market, predicted: memory.Prediction) -> 
         f"entropy {ppo.ent_coef:g}",
         f"network     {network.num_parameters(shapes):,} parameters "
         f"(2 × LSTM({settings.network.lstm_hidden_size}) + {list(settings.network.net_arch)})",
+        f"            LSTM by {learner.lstm}",
         *schedule.describe(settings),
         *([f"audit       every step of {lanes:,} lanes"] if lanes else []),
         *([f"population  {agents} agents in one program, {_shared_out(mesh)}"] if agents else []),

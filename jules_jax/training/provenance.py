@@ -28,8 +28,10 @@ ALWAYS_FREE = (
     "memory_limit_gib",
     "market.data",
     "market.symbols",
+    "network.lstm_impl",
 )
-"""Keys that may differ when a run goes on: where things lie. The bars are compared by content."""
+"""Keys that may differ when a run goes on: where things lie and what computes them. The bars are
+compared by content."""
 
 ON_REQUEST = ("total_timesteps", "checkpoints.", "monitor.", "gates.")
 """Keys, and sections of keys, that may with `--allow-config-change`: how long, and what is told."""

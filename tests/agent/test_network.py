@@ -85,10 +85,11 @@ def test_a_sequence_equals_its_steps(params, data):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), carry, last)
 
 
-@pytest.mark.parametrize("precision", ["default", "high", "highest"])
+@pytest.mark.parametrize("precision", ["default", "high", "highest", "bf16"])
 def test_matrix_products_have_the_precision_asked_for(params, data, precision):
     carry, obs, first = data
     apply = partial(network.apply_sequence, precision=precision)
     text = str(jax.make_jaxpr(apply)(params, carry, obs, first))
     assert ("HIGHEST" in text) == (precision == "highest")
-    assert ("HIGH" in text) == (precision != "default")
+    assert ("HIGH" in text) == (precision in ("high", "highest"))
+    assert (lstm.BF16 in text) == (precision == "bf16")
