@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,7 +38,6 @@ class Choice:
         return f"{self.name}: {self.why}"
 
 
-@cache
 def choose(settings: config.Network, device: jax.Device) -> Choice:
     """The implementation that `settings.lstm_impl` asks for on a device.
 

@@ -18,6 +18,7 @@ from jules_jax import config
 from jules_jax.agent import network
 from jules_jax.agent.devices import spread
 from jules_jax.agent.learner import LANE, MEMBER, Learner, TrainState
+from jules_jax.agent.lstm_choice import Choice, choose
 from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
@@ -78,8 +79,10 @@ def plan(
     market = Market(settings, generation=generation) if settings.market.data else None
     table = market.data if market else table_of(settings, generation)
 
+    choice = choose(settings.network, jax.local_devices()[0])
+
     def predicted(settings: config.Config) -> memory.Prediction:
-        return memory.predict(*learner_of(settings, table, _agents(settings, members)))
+        return memory.predict(*learner_of(settings, table, _agents(settings, members), choice))
 
     if settings.auto_lanes:
         asked = settings.num_envs
@@ -87,7 +90,7 @@ def plan(
         settings = processes.first_decides(lambda: memory.with_fewer_lanes(asked_of, predicted))
         say(f"lanes       {settings.num_envs:,} of the {asked:,} asked for are what memory holds")
     agents = _agents(settings, members)
-    learner, params = learner_of(settings, table, agents)
+    learner, params = learner_of(settings, table, agents, choice)
     needed = memory.predict(learner, params)
     needed.require()
     market = market or Market(settings, generation=generation, mesh=learner.mesh)
@@ -113,7 +116,10 @@ def _agents(settings: config.Config, members: tuple[Member, ...] | None) -> tupl
 
 
 def learner_of(
-    settings: config.Config, table: MarketData, members: tuple[Member, ...]
+    settings: config.Config,
+    table: MarketData,
+    members: tuple[Member, ...],
+    lstm_choice: Choice | None = None,
 ) -> tuple[Learner, EnvParams]:
     """A learner of these agents, and the environment's numbers at the beginning."""
     params = make_params(settings, table, progress=0.0, randomise=True)
@@ -133,6 +139,7 @@ def learner_of(
         return_edges=dashboard.RETURN_EDGES,
         watch=auditing.watch,
         watched=auditing.lanes_of(settings),
+        lstm_choice=lstm_choice,
     )
     if sharded:
         rows, columns = table.rows.shape
