@@ -81,6 +81,18 @@ def test_exploiting_without_a_population_is_refused():
         config.load({"exploit_every": 5})
 
 
+def test_sharing_out_devices_without_a_population_is_refused():
+    with pytest.raises(InputError, match="member_devices is 2 and there is one agent, expected"):
+        config.load({"member_devices": 2})
+
+
+def test_a_member_alone_takes_no_more_devices_than_can_share_its_lanes():
+    settings = config.load({"num_seeds": 2, "devices": 12, "num_envs": 64})  # 8 shuffle groups
+    for member in population.members(settings):
+        assert member.settings.devices == 4
+        config.validate(member.settings)
+
+
 def test_stacked_numbers_are_every_members_own(sweep):
     found = sweep("ppo.gamma: [0.9, 0.99]\nfills.fee_bps: [0, 1, 2]")
     np.testing.assert_allclose(
