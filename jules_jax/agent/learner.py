@@ -82,7 +82,7 @@ class Learner:
         self.step_metrics = step_metrics
         self.mesh = Mesh(list(devices), (LANE,))
         self.shuffle_groups = groups_for(settings, len(devices))
-        self.lstm = lstm_choice or choose(settings.network, devices[0])
+        self.lstm = lstm_choice or choose(settings, devices)
         self.members = members
         self.return_edges = tuple(return_edges)
         self.watch, self.watched = watch, watched
