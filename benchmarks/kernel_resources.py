@@ -28,6 +28,8 @@ from jules_jax.errors import InputError, run_command
 
 ARCHITECTURES = {80: "sm_80", 90: "sm_90a"}
 """Ampere (A100) and Hopper (H100, H200)."""
+PTX_VERSION = 86
+"""One that the ptxas which comes with Triton knows."""
 STEPS, LANES = 128, 4_096
 
 
@@ -84,7 +86,7 @@ def resources(kernel: str, capability: int, warps: int, stages: int) -> str:
         compiled = triton.compile(
             str(source),
             target=GPUTarget("cuda", capability, 32),
-            options={"num_warps": warps, "num_stages": stages},
+            options={"num_warps": warps, "num_stages": stages, "ptx_version": PTX_VERSION},
         )
         ptx = Path(folder) / "kernel.ptx"
         ptx.write_text(compiled.asm["ptx"], encoding="utf-8")
