@@ -201,11 +201,11 @@ def _replay(
     sequence = jax.vmap(at.sequence(implementation, block), in_axes=(0, 0, None, None))
 
     @jax.jit
-    def gradient(towers: lstm.LSTM) -> lstm.LSTM:
+    def gradient(towers: lstm.LSTM, *inputs: Any) -> lstm.LSTM:
         with network.products(precision):
-            return jax.grad(lambda towers: jnp.sum(sequence(towers, carry, x, first)[1]))(towers)
+            return jax.grad(lambda towers: jnp.sum(sequence(towers, *inputs)[1]))(towers)
 
-    return lambda: gradient(towers)
+    return lambda: gradient(towers, carry, x, first)
 
 
 @dataclass(frozen=True)
@@ -437,6 +437,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--json", type=Path, help="file for the results, also of a CPU")
     asked = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the gates' run needs some
     backend.use_compilation_cache()
     device = jax.devices()[0]
     at = Device(device, QUICK if asked.quick else Plan())
@@ -450,17 +451,19 @@ def main() -> None:
     print(timing.heading(facts))
     if not at.is_gpu or asked.quick:
         print("no figure below says anything of what is wanted: a CPU, or tiny sizes")
-    rows: dict[str, list[Row]] = {}
-    for name in names:
-        rows[name] = SECTIONS[name](at)
-        print(f"\n{name}\n{timing.as_table(rows[name])}", flush=True)
-    peak = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
-    facts["peak_device_memory_mib"] = round(peak / MIB)
-    print(f"\npeak memory of the device: {facts['peak_device_memory_mib']:,} MiB")
     path = asked.json or (None if asked.quick else _path(device, str(facts["date"])))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        found = SECTIONS[name](at)
+        print(f"\n{name}\n{timing.as_table(found)}", flush=True)
+        rows[name] = [dataclasses.asdict(row) for row in found]
+        peak = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
+        facts["peak_device_memory_mib"] = round(peak / MIB)
+        if path:  # after every section: a later one may fail
+            text = json.dumps({"hardware": facts, "rows": rows}, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
+    print(f"\npeak memory of the device: {facts['peak_device_memory_mib']:,} MiB")
     if path:
-        each = {name: [dataclasses.asdict(row) for row in found] for name, found in rows.items()}
-        path.write_text(json.dumps({"hardware": facts, "rows": each}, indent=1) + "\n", "utf-8")
         print(f"written to {path}")
 
 

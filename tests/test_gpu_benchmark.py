@@ -83,7 +83,7 @@ def test_a_cpu_is_refused_unless_the_figures_are_to_mean_nothing(monkeypatch) ->
 
 @pytest.mark.parametrize(
     "sections",
-    ["parity,kernel,gates", pytest.param("speed,loops", marks=pytest.mark.long)],
+    ["kernel,gates", pytest.param("parity,speed,loops", marks=pytest.mark.long)],
 )
 def test_it_runs_without_a_gpu_and_keeps_results_only_where_asked(
     monkeypatch, capsys, tmp_path, sections

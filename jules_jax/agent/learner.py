@@ -93,7 +93,7 @@ class Learner:
         self.step_metrics = step_metrics
         self.mesh = mesh_of(devices, settings, members)
         self.shuffle_groups = groups_for(settings, self.lane_devices)
-        self.lstm = lstm_choice or choose(settings.network, self.mesh.local_devices[0])
+        self.lstm = lstm_choice or choose(settings, self.mesh.local_devices[0], self.lane_devices)
         self.members = members
         self.return_edges = tuple(return_edges)
         self.watch, self.watched = watch, watched

@@ -38,21 +38,24 @@ class Choice:
         return f"{self.name}: {self.why}"
 
 
-def choose(settings: config.Network, device: jax.Device) -> Choice:
-    """The implementation that `settings.lstm_impl` asks for on a device.
+def choose(settings: config.Config, device: jax.Device, lane_devices: int = 1) -> Choice:
+    """The implementation that `network.lstm_impl` asks for, on `lane_devices` like `device`.
 
     `auto` is the kernel where there is one for the device and the width, and where it agrees with
     the scan on this very device. Raises `InputError` where a kernel that is asked for cannot run.
     """
-    scan = partial(Choice, "scan", sequence=lstm.sequence)
-    if settings.lstm_impl == "scan":
-        return scan("as asked for")
-    obstacle = _obstacle(settings, device)
-    if settings.lstm_impl == "auto":
-        return scan(obstacle) if obstacle else _if_it_agrees(settings, device)
+    asked = settings.network.lstm_impl
+    if asked == "scan":
+        return Choice("scan", "as asked for", lstm.sequence)
+    obstacle = _obstacle(settings.network, device)
+    if asked == "fused":
+        if obstacle:
+            raise InputError(f"network.lstm_impl is fused and {obstacle}, expected auto or scan")
+        return Choice("fused", "as asked for", _kernel().sequence)
     if obstacle:
-        raise InputError(f"network.lstm_impl is fused and {obstacle}, expected auto or scan")
-    return Choice("fused", "as asked for", _kernel().sequence)
+        return Choice("scan", obstacle, lstm.sequence)
+    lanes = settings.num_envs // settings.ppo.num_minibatches // lane_devices
+    return _if_it_agrees(settings.network, device, lanes)
 
 
 def _kernel() -> Any:
@@ -82,21 +85,27 @@ def _obstacle(settings: config.Network, device: jax.Device) -> str:
     return ""
 
 
-def _if_it_agrees(settings: config.Network, device: jax.Device) -> Choice:
-    """The kernel, where it runs on the device and is as near to the scan as rounding allows."""
-    scan = partial(Choice, "scan", sequence=lstm.sequence)
-    sequence, precision = _kernel().sequence, settings.matmul_precision
-    allowed = TOLERANCE[precision]
-    try:
-        with jax.default_device(device):
-            found = deviation(sequence, settings.lstm_hidden_size, precision)
-    except Exception as error:  # whatever a compiler or driver says, the scan still runs
-        return scan(f"the kernel does not run here ({str(error).strip().splitlines()[0][:120]})")
-    if not found <= allowed:
-        return scan(f"the kernel deviates by {found:.1e} here, at most {allowed:g} is allowed")
-    return Choice(
-        "fused", f"deviates by {found:.1e} from the scan, {allowed:g} is allowed", sequence
-    )
+def _if_it_agrees(settings: config.Network, device: jax.Device, lanes: int) -> Choice:
+    """The kernel, where it runs on the device and is as near to the scan as rounding allows.
+
+    Of a block that does not run, too large for the device's shared memory say, the next is tried.
+    """
+    kernel, precision = _kernel(), settings.matmul_precision
+    allowed, obstacle = TOLERANCE[precision], ""
+    for block in kernel.blocks(lanes, precision):
+        sequence = partial(kernel.sequence, block=block)
+        try:
+            with jax.default_device(device):
+                found = deviation(sequence, settings.lstm_hidden_size, precision)
+        except Exception as error:  # whatever a compiler or a driver says, the scan still runs
+            line = str(error).strip().partition("\n")[0]
+            obstacle = f"the kernel does not run here ({line[:120]})"
+            continue
+        if found <= allowed:
+            why = f"deviates by {found:.1e} from the scan, {allowed:g} is allowed"
+            return Choice("fused", f"blocks of {block} lanes; {why}", sequence)
+        obstacle = f"the kernel deviates by {found:.1e} here, at most {allowed:g} is allowed"
+    return Choice("scan", obstacle, lstm.sequence)
 
 
 def deviation(

@@ -82,7 +82,7 @@ def sequence(
     """
     lanes = x.shape[1]
     precision = jax.default_matmul_precision.value
-    block = block or _block(lanes, precision)
+    block = block or blocks(lanes, precision)[0]
     how = _How(precision, block, interpret)
     if params.start is None:
         zeros = jnp.zeros_like(params.recurrent_kernel[:, 0])
@@ -95,9 +95,9 @@ def sequence(
     return jax.tree.map(lambda leaf: leaf[:lanes], last), hidden[:, :lanes]
 
 
-def _block(lanes: int, precision: str | None) -> int:
-    """Lanes of a program: tensor cores have registers to spare for more, float32 has not."""
-    return WIDE_BLOCK if lanes >= WIDE and precision != "highest" else BLOCK
+def blocks(lanes: int, precision: str | None) -> tuple[int, ...]:
+    """Lanes that a program may have, best first: float32 products have no registers for many."""
+    return (WIDE_BLOCK, BLOCK) if lanes >= WIDE and precision != "highest" else (BLOCK,)
 
 
 def _varying_alike(tree: Any) -> Any:

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jules_jax import config
-from jules_jax.agent import network
+from jules_jax.agent import lstm, network
 from jules_jax.agent.devices import spread
 from jules_jax.agent.learner import LANE, MEMBER, Learner, TrainState
-from jules_jax.agent.lstm_choice import Choice, choose
+from jules_jax.agent.lstm_choice import Choice
 from jules_jax.env.episodes import Episodes
 from jules_jax.env.metrics import step_metrics
 from jules_jax.env.params import EnvParams, make_params
@@ -46,6 +46,8 @@ from jules_jax.training.run_directory import RunDirectory
 
 Say = Callable[[str], None]
 
+ANY_LSTM = Choice("scan", "where shapes alone are asked for", lstm.sequence)
+"""What is not to be compared with anything on the device."""
 LEARNER_KEY = 1
 """Folded into the seed's key for the learner's draws."""
 
@@ -79,10 +81,8 @@ def plan(
     market = Market(settings, generation=generation) if settings.market.data else None
     table = market.data if market else table_of(settings, generation)
 
-    choice = choose(settings.network, jax.local_devices()[0])
-
     def predicted(settings: config.Config) -> memory.Prediction:
-        return memory.predict(*learner_of(settings, table, _agents(settings, members), choice))
+        return memory.predict(*learner_of(settings, table, _agents(settings, members), ANY_LSTM))
 
     if settings.auto_lanes:
         asked = settings.num_envs
@@ -90,7 +90,7 @@ def plan(
         settings = processes.first_decides(lambda: memory.with_fewer_lanes(asked_of, predicted))
         say(f"lanes       {settings.num_envs:,} of the {asked:,} asked for are what memory holds")
     agents = _agents(settings, members)
-    learner, params = learner_of(settings, table, agents, choice)
+    learner, params = learner_of(settings, table, agents)
     needed = memory.predict(learner, params)
     needed.require()
     market = market or Market(settings, generation=generation, mesh=learner.mesh)

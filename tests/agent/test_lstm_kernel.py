@@ -236,7 +236,7 @@ def test_triton_takes_both_kernels_for_a_gpu_in_a_shard_of_lanes(precision):
 
 
 def chosen(device, **settings):
-    return lstm_choice.choose(config.Network(**settings), device)
+    return lstm_choice.choose(config.Config(network=config.Network(**settings)), device)
 
 
 def gpu(capability="9.0", kind="NVIDIA H200"):
@@ -269,31 +269,43 @@ def test_where_there_is_no_kernel_auto_scans_and_fused_is_refused(device, width,
         chosen(device, lstm_hidden_size=width, lstm_impl="fused")
 
 
-def broken(params, carry, x, first):
+def broken(params, carry, x, first, *, block):
+    del block
     last, hidden = lstm.sequence(params, carry, x, first)
     return last, hidden.at[-1].multiply(1.1)
 
 
-def refused(*_):
-    raise RuntimeError("no ptxas\nmore")
+def refused(*_, block):
+    raise RuntimeError(f"no room for {block} lanes\nmore")
+
+
+def refused_wide(*inputs, block):
+    return fused(*inputs, block=block) if block == 16 else refused(block=block)
 
 
 @pytest.mark.parametrize(
     ("sequence", "name", "why"),
     [
-        (fused, "fused", "deviates by "),
+        (fused, "fused", "blocks of 32 lanes; deviates by "),
+        (refused_wide, "fused", "blocks of 16 lanes; deviates by "),
         (broken, "scan", "the kernel deviates by "),
-        (refused, "scan", "the kernel does not run here (no ptxas)"),
+        (refused, "scan", "the kernel does not run here (no room for 16 lanes)"),
     ],
 )
 def test_auto_takes_the_kernel_only_where_it_agrees_with_the_scan(monkeypatch, sequence, name, why):
-    kernel = SimpleNamespace(sequence=sequence, WIDTHS=(16,))
+    kernel = SimpleNamespace(sequence=sequence, blocks=lambda lanes, precision: (32, 16))
     monkeypatch.setattr(lstm_choice, "_kernel", lambda: kernel)
     monkeypatch.setattr(lstm_choice, "_obstacle", lambda settings, device: "")
     choice = chosen(jax.devices()[0], lstm_hidden_size=16)
     assert choice.name == name
     assert choice.why.startswith(why)
-    assert choice.sequence is (sequence if name == "fused" else lstm.sequence)
+    assert (choice.sequence is lstm.sequence) == (name == "scan")
+
+
+def test_blocks_are_wide_where_there_are_many_lanes_and_registers():
+    assert lstm_kernel.blocks(4096, "default") == (32, 16)
+    assert lstm_kernel.blocks(4096, "highest") == (16,)
+    assert lstm_kernel.blocks(512, "default") == (16,)
 
 
 def test_a_kernel_asked_for_is_taken_as_it_is():
