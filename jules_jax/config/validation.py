@@ -135,7 +135,8 @@ def _validate_learner(config: Config) -> None:
     _require(
         several or config.devices == 0 or config.shuffle_groups % config.devices == 0,
         f"devices is {config.devices}, "
-        f"expected a divisor of the {config.shuffle_groups} shuffle groups (ppo.shuffle_groups)",
+        f"expected a divisor of the {config.shuffle_groups} shuffle groups (ppo.shuffle_groups) "
+        f"that the {lanes} lanes of a minibatch are in",
     )
 
 
