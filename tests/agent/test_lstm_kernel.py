@@ -237,7 +237,9 @@ def chosen(device, **settings):
 
 
 def gpu(capability="9.0", kind="NVIDIA H200"):
-    return SimpleNamespace(platform="gpu", compute_capability=capability, device_kind=kind)
+    return SimpleNamespace(
+        platform="gpu", compute_capability=capability, device_kind=kind, process_index=0
+    )
 
 
 def test_a_cpu_scans_and_says_so():
