@@ -185,8 +185,12 @@ def _those_that_run(
             jax.block_until_ready(run())
             found[name] = run
         except jax.errors.JaxRuntimeError as error:
-            rows.append(Row(name, None, "", note=f"does not run: {str(error).splitlines()[0]}"))
+            rows.append(_failed(name, error))
     return found
+
+
+def _failed(name: str, error: Exception) -> Row:
+    return Row(name, None, "", note=f"does not run: {str(error).partition(chr(10))[0]}")
 
 
 def _replay(
@@ -287,19 +291,23 @@ def _training_rows(
 ) -> list[Row]:
     env, params = market_of(load())
     runs: dict[str, Updates] = {}
-    notes = {}
+    rows, notes = list[Row](), {}
     for precision in precisions:
         for implementation in at.implementations:
             began = time.perf_counter()
             settings = load(matmul_precision=precision, lstm_impl=implementation, devices=1)
             variant = f"{name}; {implementation}, {precision}"
-            runs[variant] = Updates(settings, env, params)
+            try:
+                runs[variant] = Updates(settings, env, params)
+            except jax.errors.JaxRuntimeError as error:
+                rows.append(_failed(variant, error))
+                continue
             notes[variant] = (
                 f"{runs[variant].memory / MIB:,.0f} MiB by XLA's estimate, ready in "
                 f"{time.perf_counter() - began:.0f} s"
             )
     seconds = timing.interleaved(runs, at.plan.rounds)
-    return [
+    return rows + [
         Row(
             variant,
             run.steps / timing.median(seconds, variant),

@@ -49,15 +49,15 @@ def kernels(precision: str, block: int) -> dict[str, str]:
     def loss(towers: lstm.LSTM, *inputs: Any) -> jax.Array:
         return jnp.sum(sequence(towers, *inputs)[1])
 
-    with network.products(precision):
+    device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
+    target = jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
+    with target, network.products(precision):
         traced = jax.jit(jax.grad(loss)).trace(
             towers,
             carry,
             shape((STEPS, LANES, 12)),
             jax.ShapeDtypeStruct((STEPS, LANES), jnp.bool_),
         )
-    device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
-    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
         module = traced.lower(lowering_platforms=("cuda",)).compiler_ir("stablehlo")
     found: list[str] = []
     context = ir.Context()

@@ -522,6 +522,14 @@ def test_a_run_does_not_go_on_with_other_bars(tmp_path):
         provenance.require_same_data({"data": before}, market.Market(settings).fingerprint)
 
 
+def test_what_computes_the_lstm_may_change_when_a_run_goes_on():
+    meta = {"config": config.to_dict(config.load({"lstm_impl": "fused"}))}
+    assert provenance.changes(meta, config.load({"lstm_impl": "scan"})) == {}
+    assert "network.matmul_precision" in provenance.changes(
+        meta, config.load({"matmul_precision": "bf16"})
+    )
+
+
 def test_other_devices_and_code_are_told_not_refused(plain):
     meta = checkpoints.load_meta(plain[0])
     assert provenance.notes(meta, meta["devices"]) == []

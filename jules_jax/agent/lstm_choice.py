@@ -42,7 +42,8 @@ def choose(settings: config.Config, device: jax.Device, lane_devices: int = 1) -
     """The implementation that `network.lstm_impl` asks for, on `lane_devices` like `device`.
 
     `auto` is the kernel where there is one for the device and the width, and where it agrees with
-    the scan on this very device. Raises `InputError` where a kernel that is asked for cannot run.
+    the scan on that very device. Raises `InputError` where a kernel that is asked for
+    cannot run.
     """
     asked = settings.network.lstm_impl
     if asked == "scan":
@@ -108,14 +109,7 @@ def _if_it_agrees(settings: config.Network, device: jax.Device, lanes: int) -> C
     return Choice("scan", obstacle, lstm.sequence)
 
 
-def deviation(
-    sequence: network.Recurrence,
-    width: int,
-    precision: str,
-    *,
-    steps: int = STEPS,
-    lanes: int = LANES,
-) -> float:
+def deviation(sequence: network.Recurrence, width: int, precision: str) -> float:
     """How far an implementation is from the scan in float32, both towers at once.
 
     The largest deviation of any output or gradient, as a share of its largest entry. Weights,
@@ -136,8 +130,9 @@ def deviation(
         bias=draw(2, lstm.GATES * width),
         start=carry(2, width),
     )
-    x, first = draw(steps, lanes, INPUTS), jnp.asarray(rng.random((steps, lanes)) < 0.2)
-    weights = carry(2, lanes, width), draw(2, steps, lanes, width)
+    x, first = draw(STEPS, LANES, INPUTS), jnp.asarray(rng.random((STEPS, LANES)) < 0.2)
+    weights = carry(2, LANES, width), draw(2, STEPS, LANES, width)
+    carries = carry(2, LANES, width)
 
     def run(sequence: network.Recurrence, precision: str) -> Any:
         def weighed(params: lstm.LSTM, carry: lstm.Carry, x: jax.Array) -> tuple[jax.Array, Any]:
@@ -149,6 +144,5 @@ def deviation(
             gradient = jax.jit(jax.grad(weighed, argnums=(0, 1, 2), has_aux=True))
             return jax.tree.leaves(jax.device_get(gradient(params, carries, x)))
 
-    carries = carry(2, lanes, width)
     pairs = zip(run(sequence, precision), run(lstm.sequence, "highest"), strict=True)
     return max(float(np.abs(ours - scan).max() / np.abs(scan).max()) for ours, scan in pairs)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax._src import config as jax_config
 from jax._src.pallas import hlo_interpreter
-from jax.sharding import AbstractDevice, AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from jules_jax import config
 from jules_jax.agent import lstm, lstm_choice, lstm_kernel, network
@@ -223,15 +223,12 @@ def test_triton_takes_both_kernels_for_a_gpu_in_a_shard_of_lanes(precision):
         return everything(lstm_kernel.sequence, (params, carry, x, first), weights)[0][1]
 
     by_lane, by_step = PartitionSpec("lane"), PartitionSpec(None, "lane")
-    mesh = Mesh(jax.devices()[:1], ("lane",))
+    h200 = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
+    mesh = AbstractMesh((1,), ("lane",), (AxisType.Auto,), abstract_device=h200)
     specs = (PartitionSpec(), by_lane, by_step, by_step)
     sharded = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=by_lane))
-    h200 = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
-    target = jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=h200))
     with network.products(precision):
-        traced = sharded.trace(*inputs)
-    with target:
-        lowered = traced.lower(lowering_platforms=("cuda",))
+        lowered = sharded.trace(*inputs).lower(lowering_platforms=("cuda",))
     assert lowered.as_text().count("gpu.triton") == 2
 
 
@@ -240,7 +237,9 @@ def chosen(device, **settings):
 
 
 def gpu(capability="9.0", kind="NVIDIA H200"):
-    return SimpleNamespace(platform="gpu", compute_capability=capability, device_kind=kind)
+    return SimpleNamespace(
+        platform="gpu", compute_capability=capability, device_kind=kind, process_index=0
+    )
 
 
 def test_a_cpu_scans_and_says_so():
