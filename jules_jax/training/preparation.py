@@ -85,10 +85,10 @@ def plan(
         return memory.predict(*learner_of(settings, table, _agents(settings, members), ANY_LSTM))
 
     if settings.auto_lanes:
-        asked = settings.num_envs
-        asked_of = settings
-        settings = processes.first_decides(lambda: memory.with_fewer_lanes(asked_of, predicted))
-        say(f"lanes       {settings.num_envs:,} of the {asked:,} asked for are what memory holds")
+        asked = settings
+        settings = processes.first_decides(lambda: memory.with_fewer_lanes(asked, predicted))
+        few, many = settings.num_envs, asked.num_envs
+        say(f"lanes       {few:,} of the {many:,} asked for are what memory holds")
     agents = _agents(settings, members)
     learner, params = learner_of(settings, table, agents)
     needed = memory.predict(learner, params)
@@ -125,10 +125,8 @@ def learner_of(
     params = make_params(settings, table, progress=0.0, randomise=True)
     if members:
         params = population.of_environment(params, members)
-    axes, sharded = (
-        population.environment_axes(params) if members else None,
-        settings.market.sharded,
-    )
+    axes = population.environment_axes(params) if members else None
+    sharded = settings.market.sharded
     learner = Learner(
         Episodes(),
         settings,
