@@ -79,7 +79,18 @@ def _bytes(shape: str) -> int:
 
 
 def _groups(line: str) -> tuple[tuple[int, ...], ...]:
-    """`{{0,1},{2,3}}`, or the same as `[2,2]<=[4]`, perhaps with a transposition."""
+    """`{{0,1},{2,3}}`, or the same as `[2,2]<=[4]`, perhaps with a transposition.
+
+    XLA of jax 0.11 writes `mesh['member'=2,'lane'=2] {'lane'}`: the mesh, and the axes gone over.
+    """
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        over = re.findall(r"'(\w+)'", named[2])
+        places = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        axes = [list(sizes).index(name) for name in over]
+        last = np.moveaxis(places, axes, range(-len(axes), 0))
+        rows = last.reshape(-1, math.prod(sizes[name] for name in over))
+        return tuple(tuple(each) for each in rows.tolist())
     if listed := re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", line):
         found = re.findall(r"\{([\d,]+)\}", listed[1])
         return tuple(tuple(int(n) for n in each.split(",")) for each in found)
