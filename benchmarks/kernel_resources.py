@@ -33,16 +33,16 @@ PTX_VERSION = 86
 STEPS, LANES = 128, 4_096
 
 
-def kernels(precision: str, block: int) -> dict[str, str]:
-    """Both kernels of the default network's towers, in Triton's own language."""
+def kernels(precision: str, block: int, width: int) -> dict[str, str]:
+    """Both kernels of two towers, in Triton's own language."""
     from jaxlib.mlir import ir
     from jaxlib.triton import dialect
 
     towers = jax.eval_shape(
-        lambda key: network.init(key, config.Network()).towers.lstm, jax.random.key(0)
+        lambda key: network.init(key, config.Network(lstm_hidden_size=width)).towers.lstm,
+        jax.random.key(0),
     )
     shape = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    width = towers.recurrent_kernel.shape[-2]
     carry = lstm.Carry(shape((2, LANES, width)), shape((2, LANES, width)))
     sequence = jax.vmap(partial(lstm_kernel.sequence, block=block), in_axes=(0, 0, None, None))
 
@@ -103,14 +103,16 @@ def main() -> None:
     """Prints a line for each kernel."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--blocks", default="16,32", help="lanes of a program, with commas")
+    parser.add_argument("--warps", type=int, default=lstm_kernel.WARPS)
+    parser.add_argument("--width", type=int, default=config.Network().lstm_hidden_size)
     asked = parser.parse_args()
     if importlib.util.find_spec("triton") is None:
         raise InputError("triton is not installed: pip install triton")
     for capability in ARCHITECTURES:
         for precision in ("highest", "default", "bf16"):
             for block in map(int, asked.blocks.split(",")):
-                for name, kernel in kernels(precision, block).items():
-                    found = resources(kernel, capability, lstm_kernel.WARPS, lstm_kernel.STAGES)
+                for name, kernel in kernels(precision, block, asked.width).items():
+                    found = resources(kernel, capability, asked.warps, lstm_kernel.STAGES)
                     where = ARCHITECTURES[capability]
                     print(
                         f"{where:<7} {precision:<8} block {block:<3} {name:<9} {found}", flush=True
