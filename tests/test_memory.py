@@ -220,3 +220,18 @@ def test_an_exhausted_memory_is_one_sentence():
     )
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.exhaustion_told():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize(("most", "of_the_container"), [(3 * GIB, True), ("max", False)])
+def test_a_container_has_what_it_is_allowed_less_what_it_uses(
+    tmp_path, monkeypatch, most, of_the_container
+):
+    (tmp_path / "memory.max").write_text(f"{most}\n")
+    (tmp_path / "memory.current").write_text(f"{3 * GIB - 1024}\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "none")
+    machine = memory._available()
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    found = memory._available()
+    if machine is None:
+        pytest.skip("there is no /proc/meminfo here")
+    assert found == 1024 if of_the_container else found > 2**20

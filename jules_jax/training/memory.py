@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from jules_jax.errors import InputError
 MIB = 2**20
 GIB = 2**30
 FLOAT32 = 4
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container finds its own limits (version 2)."""
 COPIES = "copies of the state"
 KEPT_STATES = 3
 """Copies of a state beside the one that learns: two of the guard's, one that is being written."""
@@ -100,7 +102,7 @@ def predict(learner: Learner, env_params: Any) -> Prediction:
         "lanes": agents * of_lanes,
         COPIES: agents * KEPT_STATES * (weights + optimizer + of_lanes),
         "rollout": agents * _rollout_bytes(settings, lanes, own.lanes.obs.shape[-1]),
-        "gradient": agents * _gradient_bytes(settings, own, lanes // settings.ppo.num_minibatches),
+        "gradient": agents * _gradient_bytes(learner, own, lanes // settings.ppo.num_minibatches),
         "audit": _audited_bytes(learner, own, env_params, lanes),
     }
     return Prediction(parts, limit_of(settings, mesh.local_devices[0], len(mesh.local_devices)))
@@ -187,22 +189,25 @@ def _rollout_bytes(settings: config.Config, lanes: int, inputs: int) -> int:
     return _bytes((steps, next_value, advantage, target))
 
 
-def _gradient_bytes(settings: config.Config, state: Any, lanes: int) -> int:
+def _gradient_bytes(learner: Learner, state: Any, lanes: int) -> int:
     """What the gradient of a minibatch of `lanes` keeps of the way there, and on the way back.
 
     On the way back the widest layer of both towers meets what flows into it and out of it. With
     `ppo.remat` a stretch of time takes all that, and what lies between stretches comes on top.
     """
+    settings, replay = learner.settings, learner.lstm.sequence
     of, steps = settings.ppo, settings.ppo.n_steps
     at_once = network.stretch_steps(steps) if of.remat else steps
     width = max(settings.network.lstm_hidden_size, *settings.network.net_arch)
     flowing = 2 * 2 * at_once * lanes * width * FLOAT32
-    kept = _residual_bytes(dataclasses.replace(of, remat=False), state, at_once, lanes)
-    between = _residual_bytes(of, state, steps, lanes) if of.remat else 0
+    kept = _residual_bytes(dataclasses.replace(of, remat=False), replay, state, at_once, lanes)
+    between = _residual_bytes(of, replay, state, steps, lanes) if of.remat else 0
     return flowing + kept + between
 
 
-def _residual_bytes(of: config.PPO, state: Any, steps: int, lanes: int) -> int:
+def _residual_bytes(
+    of: config.PPO, replay: network.Recurrence, state: Any, steps: int, lanes: int
+) -> int:
     """What a gradient keeps: the leaves of the function that `jax.vjp` returns."""
     number, flag, obs, action = _of_steps(steps, lanes, state.lanes.obs.shape[-1])
     batch = ppo.Batch(
@@ -213,7 +218,10 @@ def _residual_bytes(of: config.PPO, state: Any, steps: int, lanes: int) -> int:
     )
 
     def backward(params: network.Params, carry: Any, batch: ppo.Batch) -> Any:
-        return jax.vjp(lambda params: ppo.loss(params, carry, batch, of)[0], params)[1]
+        def loss(params: network.Params) -> jax.Array:
+            return ppo.loss(params, carry, batch, of, sequence=replay)[0]
+
+        return jax.vjp(loss, params)[1]
 
     return _bytes(jax.eval_shape(backward, state.params, carry, batch))
 
@@ -253,10 +261,19 @@ def _bytes(tree: Any) -> int:
 
 
 def _available() -> int | None:
-    """Bytes that the machine can give without swapping; None where Linux is not there to say."""
+    """Bytes that the machine can give without swapping, and a container its processes.
+
+    None where Linux is not there to say.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError):  # no limit is "max", of no container no file
+        allowed, used = (
+            int((CGROUP / f"memory.{what}").read_text(encoding="ascii"))
+            for what in ("max", "current")
+        )
+        found.append(max(allowed - used, 0))
+    return min(found, default=None)
