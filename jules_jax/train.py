@@ -7,13 +7,10 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jules_jax import config, errors, flags
 from jules_jax.training import run_directory, stopping
-
-if TYPE_CHECKING:
-    from jules_jax.training import loop
 
 SUMMARY = (
     "Trains an LSTM-PPO trading agent: market, fills, risk and learner are one compiled program. "
@@ -62,19 +59,17 @@ def main() -> None:
 
     backend.use_compilation_cache()
     with processes.joined(processes.cluster(extras), parsed.config):
-        result = _train(parsed, began)
-    if result and processes.is_first():
-        from jules_jax.training import summary
-
-        judged = extras["enforce"] or parsed.config.gates.at_end
-        passed = summary.conclude(result, judged=judged, profile=extras["profile"])
-        if extras["enforce"] and not passed:
-            raise SystemExit(1)
+        passed = _train(parsed, began)
+    if extras["enforce"] and not passed:
+        raise SystemExit(1)
 
 
-def _train(parsed: flags.Parsed, began: float) -> loop.Result | None:
-    """The run, or None of what only looks at one; `began` by the monotonic clock."""
-    from jules_jax.training import loop, preparation, processes
+def _train(parsed: flags.Parsed, began: float) -> bool:
+    """Trains, or only looks at a run; whether it passed its gates, if it was judged.
+
+    began: when the command did, by the monotonic clock.
+    """
+    from jules_jax.training import loop, preparation, processes, summary
 
     settings, extras = parsed.config, parsed.extras
     print(f"imports     {time.monotonic() - began:.1f} s", flush=True)
@@ -82,19 +77,21 @@ def _train(parsed: flags.Parsed, began: float) -> loop.Result | None:
         claim = run_directory.claim if extras["resume"] is None else run_directory.reopen
         processes.own(processes.first_decides(lambda: claim(settings))).release()
         preparation.plan(settings, print)
-        return None
+        return True
     if extras["replay"]:
         print(loop.replay(Path(extras["replay"]), settings))
-        return None
+        return True
     enforced = stopping.unfinished("it was not judged") if extras["enforce"] else nullcontext()
     with enforced:
-        return loop.train(
+        result = loop.train(
             settings,
             profile=Path(extras["profile"]) if extras["profile"] else None,
             init_from=Path(extras["init_from"]) if extras["init_from"] else None,
             resume=extras["resume"] is not None,
             allow_config_change=extras["allow_config_change"],
         )
+    judged = extras["enforce"] or settings.gates.at_end
+    return summary.conclude(result, judged=judged, profile=extras["profile"])
 
 
 def _base(extras: Mapping[str, Any]) -> config.Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ import pytest
 
 from jules_jax import config
 from jules_jax.errors import InputError
+from jules_jax.evaluation import audit
 from jules_jax.training import checkpoints, loop, processes
 from tests.tiny import SETTINGS
 
@@ -47,14 +49,15 @@ class Together:
 
 
 @contextmanager
-def together(root: Path, count: int, **values: str) -> Iterator[Together]:
-    """Starts `count` processes of a device each that train with these settings."""
+def together(
+    root: Path, count: int, *, each: list[dict[str, str]] | None = None, **values: str
+) -> Iterator[Together]:
+    """Starts `count` processes of a device each that train with these settings, or with `each`."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     command = [sys.executable, "-m", "jules_jax.train", "--coordinator", f"127.0.0.1:{port}"]
     command += ["--num-processes", str(count)]
-    command += [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
     environ = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environ |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     environ |= {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
@@ -63,7 +66,9 @@ def together(root: Path, count: int, **values: str) -> Iterator[Together]:
     try:
         for place, file in enumerate(said):
             with file.open("w") as out:
-                own = [*command, f"--process-id={place}"]
+                asked = each[place] if each else values
+                own = [f"--{key.replace('_', '-')}={value}" for key, value in asked.items()]
+                own = [*command, f"--process-id={place}", *own]
                 started.append(
                     subprocess.Popen(own, env=environ, stdout=out, stderr=out, text=True)
                 )
@@ -177,6 +182,33 @@ def test_processes_train_what_one_does_on_as_many_devices(
 
 
 @pytest.mark.long
+def test_a_run_of_two_processes_is_validated_audited_drawn_and_judged(tmp_path: Path) -> None:
+    """Everything that a run does besides training; the first process alone writes it."""
+    more = {
+        "checkpoints.every": "3", "total_timesteps": str(6 * 128), "validation_episodes": "8",
+        "figures_every": "2", "monitor.audit": "0.25", "gates.at_end": "true",
+        "gates.episodes": "64",
+    }  # fmt: skip
+    with together(tmp_path, 2, **(flags(tmp_path) | more)) as both:
+        assert both.wait(600) == [0, 0], both.text(0) + both.text(1)
+    run = tmp_path / "runs" / "x"
+    assert "explained variance" in both.text(0) and "Traceback" not in both.text(1)
+    assert json.loads((run / "gates.json").read_text())["gates"]
+    assert list(run.glob("figures/*")) or list(run.rglob("*.png"))
+    result = audit.verify(run / "audit", None)
+    assert result.episodes and not result.twin
+    assert {"validation/net_pnl"} <= rows(tmp_path)[2].keys()
+
+
+def test_processes_that_were_told_other_things_do_not_begin(tmp_path: Path) -> None:
+    own = [flags(tmp_path), flags(tmp_path) | {"seed": "1"}]
+    with together(tmp_path, 2, each=own) as both:
+        assert both.wait(BOUND) == [2, 2]
+    assert "process 1 has other settings than process 0" in both.text(0)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_others_and_any_number_goes_on(
     tmp_path: Path, alone: Callable[[int], Path], killed: int
@@ -228,10 +260,20 @@ SLURM = {
     ],
 )
 def test_launchers_are_known_by_what_they_leave_in_the_environment(
-    environ: dict[str, str], launcher: str | None
+    environ: dict[str, str], launcher: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: package)
     found = processes.cluster(NO_FLAGS, environ)
     assert (found and found.launcher) == launcher
+    assert processes.cluster(NO_FLAGS | {"num_processes": "1"}, environ) is None
+
+
+def test_what_a_launcher_cannot_be_asked_without_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(InputError, match="PMI_SIZE is 8 and mpi4py is not installed, expected it"):
+        processes.cluster(NO_FLAGS, {"PMI_SIZE": "8"})
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}
+    assert processes.cluster(NO_FLAGS, pod) is None  # there may be no others
 
 
 def test_flags_say_where_the_others_are() -> None:
@@ -245,6 +287,10 @@ def test_flags_say_where_the_others_are() -> None:
     ("given", "message"),
     [
         ({"process_id": "0"}, "--coordinator is missing"),
+        (
+            {"coordinator": "h:1", "num_processes": "0", "process_id": "0"},
+            "--num-processes is 0, expected 1 or more",
+        ),
         ({"coordinator": "head:1", "num_processes": "2"}, "--process-id is missing"),
         (
             {"coordinator": "head", "num_processes": "2", "process_id": "0"},

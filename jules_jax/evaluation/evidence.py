@@ -180,8 +180,8 @@ def differing(env_params: EnvParams, config: Config) -> tuple[str, ...]:
 
 
 def _mesh() -> Mesh:
-    """As many of the devices as divide the shards."""
-    devices = jax.devices()
+    """As many of this process's devices as divide the shards."""
+    devices = jax.local_devices()
     count = max(number for number in range(1, len(devices) + 1) if CONTROL_SHARDS % number == 0)
     return Mesh(devices[:count], (LANE,))
 

@@ -204,6 +204,8 @@ def _told(
     try:
         yield
     except Exception as error:
+        if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+            raise  # no fault of the disk: another process is gone
         raise kind(f"{subject}: {what} ({_reason(error)}){then}") from None
     finally:
         log.setLevel(before)
@@ -258,8 +260,8 @@ def num_devices(state: TrainState) -> int:
 def digest(tree: Any) -> str:
     """SHA-256 of the values, types and shapes of a tree's leaves, in their order."""
     sha = hashlib.sha256()
-    for leaf in jax.tree.leaves(gathered(jax.tree.map(_plain, tree))):
-        values = np.ascontiguousarray(leaf)
+    for leaf in jax.tree.leaves(tree):  # one by one: of many processes each is gathered whole
+        values = np.ascontiguousarray(gathered(_plain(leaf)))
         sha.update(f"{values.dtype}{values.shape}".encode())
         sha.update(values.tobytes())
     return sha.hexdigest()

@@ -92,9 +92,10 @@ def train(
     if resume and (profile or init_from):
         raise InputError("--profile and --init-from are for a run's beginning, not with --resume")
     trace = Profile(profile, settings.num_updates) if profile else None
+    processes.require_alike("settings", config.to_yaml(settings))
     take = run_directory.reopen if resume else run_directory.claim
     run = processes.own(processes.first_decides(lambda: take(settings)))
-    with run_directory.alone(run.records), memory.exhaustion_told():
+    with processes.first_enters(run_directory.alone(run.records)), memory.exhaustion_told():
         try:
             if resume:
                 prepared = preparation.resume(settings, run, say, allow=allow_config_change)
@@ -153,8 +154,9 @@ def _trained(
     finally:
         with suppress(InputError):  # a full disk has been told of
             registry.append(run.records.parent, outcome, run.name)
-    if stop.asked:  # in the last update: whoever trains a run after this one is to stop, too
-        raise _stopped(stop.asked, settings.num_updates, settings.num_updates, run.path)
+    # in the last update: whoever trains a run after this one is to stop, too
+    if asked := processes.anyones(stop.asked):
+        raise _stopped(asked, settings.num_updates, settings.num_updates, run.path)
     seconds = time.monotonic() - began
     return Result(
         run.name, run.path, checkpoint, monitor.scalars[best], seconds, monitor.leaderboard(),

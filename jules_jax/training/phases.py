@@ -18,7 +18,15 @@ from jules_jax.agent import devices, network
 from jules_jax.agent.learner import groups_for
 from jules_jax.errors import InputError
 from jules_jax.market import readers, storage
-from jules_jax.training import acceptance, backend, loop, population, run_directory, stopping
+from jules_jax.training import (
+    acceptance,
+    backend,
+    loop,
+    population,
+    processes,
+    run_directory,
+    stopping,
+)
 from jules_jax.training.loop import Result
 from jules_jax.training.preparation import Say
 
@@ -135,6 +143,8 @@ def command(names: str, flags: config.Layer) -> int:
 
     Raises `InputError` before anything is trained.
     """
+    if processes.cluster(dict.fromkeys(("coordinator", "num_processes", "process_id"))):
+        raise InputError("--phases is of one process, and a launcher started several")
     phases = read(names, flags)
     backend.use_compilation_cache()
     backend.configure(phases[0].settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,9 +92,13 @@ def plan(
         say(f"lanes       {few:,} of the {many:,} asked for are what memory holds")
     agents = _agents(settings, members)
     learner, params = learner_of(settings, table, agents)
+    if "scan" in processes.everyones(learner.lstm.name) and learner.lstm.name != "scan":
+        elsewhere = Choice("scan", "another process cannot use the kernel", lstm.sequence)
+        learner, params = learner_of(settings, table, agents, elsewhere)
     needed = memory.predict(learner, params)
     needed.require()
     market = market or Market(settings, generation=generation, mesh=learner.mesh)
+    processes.require_alike("bars", json.dumps(market.fingerprint, sort_keys=True))
     say(describe(learner, market, needed))
     params = dataclasses.replace(params, market=market.data)
     return Planned(settings, market, learner, params, agents)
@@ -328,7 +333,8 @@ def _write_config(run: RunDirectory, prepared: Prepared) -> None:
 
 def _restored(path: Path, settings: config.Config, say: Say, *, allow: bool) -> Prepared:
     """A run as the checkpoint at `path` has it; raises as `resuming.read` does."""
-    saved = resuming.read(path, settings, allow=allow)
+    read = partial(resuming.read, path, settings, allow=allow)
+    saved = processes.all_can(read, checkpoints.Unreadable)
     prepared = prepare(settings, say, generation=saved.generation, members=saved.members)
     provenance.require_same_data(saved.meta, prepared.market.fingerprint)
     if storage.is_dataset(settings.market.data):

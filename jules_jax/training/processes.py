@@ -10,6 +10,7 @@ A process that ends for any other reason than that training is over ends the oth
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import itertools
 import os
 import pickle
@@ -18,7 +19,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,13 +49,15 @@ PARTING = 10
 LOST = 4
 """Exit status of a process that cannot go on without another."""
 LAUNCHERS = (
-    # what JAX calls it, how many processes there are, and what else has to be there
-    ("slurm", "SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST")),
-    ("ompi", "OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri",)),
-    ("mpi4py", "OMPI_COMM_WORLD_SIZE", ()),
-    ("mpi4py", "PMI_SIZE", ()),
-    ("k8s", "", ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")),
+    # what JAX calls it, the package it needs, how many processes there are, what else is to be there
+    ("slurm", "", "SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST")),
+    ("ompi", "", "OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri",)),
+    ("mpi4py", "mpi4py", "OMPI_COMM_WORLD_SIZE", ()),
+    ("mpi4py", "mpi4py", "PMI_SIZE", ()),
+    ("k8s", "kubernetes", "", ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")),
 )
+SIGNS_OF_LOSS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
+"""What JAX's account of an error has where it is another process's."""
 GO_ON = "--resume goes on from the newest checkpoint, on as many processes as there are"
 _DECISIONS = itertools.count()
 """The n-th decision of a process is the n-th of all."""
@@ -71,11 +81,14 @@ def cluster(
 ) -> Cluster | None:
     """What the flags `coordinator`, `num_processes` and `process_id` and the launcher ask for.
 
-    None: this process is alone. Raises `InputError` where a flag is missing, or no number.
+    None: this process is alone, as `--num-processes 1` says whatever the launcher does. Raises
+    `InputError` where a flag is missing, or no number.
     """
-    launcher = _launcher(environ)
     flags = {name: given[name] for name in ("coordinator", "num_processes", "process_id")}
+    if flags["num_processes"] == "1":
+        return None
     missing = [name for name, value in flags.items() if value is None]
+    launcher = _launcher(environ) if missing else None
     if len(missing) == len(flags):
         return Cluster(launcher) if launcher else None
     if missing and not launcher:
@@ -87,16 +100,27 @@ def cluster(
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator is {coordinator!r}, expected HOST:PORT of process 0")
     count, place = (_whole(name, flags[name]) for name in ("num_processes", "process_id"))
+    if count == 0:
+        raise InputError("--num-processes is 0, expected 1 or more")
     if count is not None and place is not None and place >= count:
         raise InputError(f"--process-id is {place}, expected 0 to {count - 1}")
-    return Cluster(None if not missing else launcher, coordinator, count, place)
+    return Cluster(launcher, coordinator, count, place)
 
 
 def _launcher(environ: Mapping[str, str]) -> str | None:
-    for name, count, others in LAUNCHERS:
+    """What started several processes; raises `InputError` where a package is missing to ask it."""
+    for name, package, count, others in LAUNCHERS:
         several = not count or environ.get(count, "1") not in ("", "0", "1")
-        if several and all(other in environ for other in others):
+        if not several or not all(other in environ for other in others):
+            continue
+        if not package or importlib.util.find_spec(package):
             return name
+        if count:  # without one there may be no others
+            raise InputError(
+                f"{count} is {environ[count]} and {package} is not installed, expected it (pip "
+                f"install {package}), --coordinator, --num-processes and --process-id, or "
+                "--num-processes 1 to train alone"
+            )
     return None
 
 
@@ -138,10 +162,10 @@ def joined(found: Cluster | None, settings: config.Config) -> Iterator[None]:
     try:
         with nullcontext() if is_first() else _silence():
             yield
+        jax.distributed.shutdown()
     except BaseException as error:
         _leave(error, word)
     word.unsaid()
-    jax.distributed.shutdown()
 
 
 @contextmanager
@@ -190,8 +214,9 @@ class _LastWord:
 def _leave(error: BaseException, word: _LastWord) -> None:
     """Ends this process with what the error has to say."""
     word.unsaid()
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        reason = str(error).splitlines()[0]
+    reason = str(error).partition("\n")[0]
+    is_lost = any(sign in reason for sign in SIGNS_OF_LOSS)
+    if is_lost and isinstance(error, jax.errors.JaxRuntimeError):
         print(
             f"error: process {jax.process_index()} of {jax.process_count()} cannot go on, as "
             f"another process of the run has ended or cannot be reached ({reason}); {GO_ON}",
@@ -200,7 +225,7 @@ def _leave(error: BaseException, word: _LastWord) -> None:
         status = LOST
     else:
         status = status_of(error)
-        with suppress(jax.errors.JaxRuntimeError):
+        with suppress(jax.errors.JaxRuntimeError, AttributeError):  # none once it has shut down
             _client().wait_at_barrier("jules_jax/parting", 1000 * PARTING)
     with suppress(OSError):
         sys.stdout.flush()
@@ -244,26 +269,61 @@ def first_decides(decide: Callable[[], T]) -> T:
     return found
 
 
+def everyones(word: str) -> list[str]:
+    """What every process says at this place of the program, in their order."""
+    if jax.process_count() == 1:
+        return [word]
+    name = f"jules_jax/word/{next(_DECISIONS)}"
+    _client().key_value_set(f"{name}/{jax.process_index()}", word)
+    return [
+        str(_client().blocking_key_value_get(f"{name}/{process}", 1000 * START))
+        for process in range(jax.process_count())
+    ]
+
+
+def require_alike(what: str, own: str) -> None:
+    """Raises `InputError` in all processes where one has another `own` than the first has.
+
+    They would train something else each, or wait for each other for ever.
+    """
+    first, *others = everyones(own)
+    for place, other in enumerate(others, start=1):
+        if other != first:
+            raise InputError(
+                f"process {place} has other {what} than process 0, expected the same command and "
+                "files for all"
+            )
+
+
 def all_can(attempt: Callable[[], T], kind: type[InputError]) -> T:
     """What `attempt` gives; where it raises an error of this `kind` in one process, it does in all.
 
     For what reads the same files in every process, and must not go on in some of them.
     """
-    if jax.process_count() == 1:
-        return attempt()
     failure, found = "", None
     try:
         found = attempt()
     except kind as error:
         failure = str(error)
-    name, own = f"jules_jax/attempt/{next(_DECISIONS)}", jax.process_index()
-    _client().key_value_set(f"{name}/{own}", failure)
-    for process in range(jax.process_count()):
-        told = _client().blocking_key_value_get(f"{name}/{process}", 1000 * START)
-        if told:
-            raise kind(told)
+    failures = [told for told in everyones(failure) if told]
+    if failures:
+        raise kind(failures[0])
     result: T = found  # type: ignore[assignment]
     return result
+
+
+@contextmanager
+def first_enters(context: AbstractContextManager[Any]) -> Iterator[None]:
+    """Entered by the first process, for all; raises `InputError` in all where it cannot be."""
+    with ExitStack() as stack:
+        first_decides(lambda: bool(stack.enter_context(context)))
+        yield
+
+
+def anyones(asked: signal.Signals | None) -> signal.Signals | None:
+    """The signal that came to any of the processes, once training is over in all."""
+    numbers = [int(number) for number in everyones(str(int(asked or 0)))]
+    return next((signal.Signals(number) for number in numbers if number), None)
 
 
 def stop_after(asked: signal.Signals | None, update: int) -> signal.Signals | None:

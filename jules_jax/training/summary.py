@@ -6,7 +6,7 @@ import os
 import sys
 
 from jules_jax import config
-from jules_jax.training import acceptance
+from jules_jax.training import acceptance, processes
 from jules_jax.training.loop import Result
 from jules_jax.training.monitor import EPISODE_WINDOW
 
@@ -47,7 +47,8 @@ def conclude(result: Result, *, judged: bool, profile: str | None) -> bool:
         settings = config.load(file=result.checkpoint.parent / config.CONFIG_FILE)
         verdict = acceptance.judge(result.checkpoint, settings)
         print(f"\n{verdict.text()}", flush=True)
-        verdict.write()
+        if processes.is_first():
+            verdict.write()
         passed = verdict.passed
     if profile:
         print(f"\nThe trace is in {profile}: TensorBoard, or Perfetto for its *.trace.json.gz")
