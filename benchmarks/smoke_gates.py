@@ -29,10 +29,10 @@ TRAINING_SECONDS, GATES_SECONDS = 240.0, 90.0
 
 def measure(root: Path, name: str, *flags: str) -> dict[str, Any]:
     """Trains and judges one run below `root`; what it took, and what the gates say."""
-    places = ("--runs-dir", str(root / "runs"), "--checkpoint-dir", str(root / "checkpoints"))
+    places = _places(root)
     train = ("train", "--config", CONFIG, "--gates.at-end", "false", "--name", name, *flags)
     trained = _seconds(*train, *places)
-    judged = _seconds("gates", name, *places)
+    judged = judge(root, name)
     verdict = json.loads((root / "runs" / name / "gates.json").read_text(encoding="utf-8"))
     return {
         "name": name,
@@ -44,6 +44,15 @@ def measure(root: Path, name: str, *flags: str) -> dict[str, Any]:
         "episode_reward": verdict["episode_reward"]["sampled"],
         "gates": {gate["gate"]: gate["value"] for gate in verdict["gates"]},
     }
+
+
+def judge(root: Path, name: str) -> float:
+    """Seconds that judging a run takes."""
+    return _seconds("gates", name, *_places(root))
+
+
+def _places(root: Path) -> tuple[str, ...]:
+    return ("--runs-dir", str(root / "runs"), "--checkpoint-dir", str(root / "checkpoints"))
 
 
 def _seconds(command: str, *words: str) -> float:

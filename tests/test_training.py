@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from collections import Counter
 from functools import partial
 
 import jax
@@ -14,6 +15,7 @@ from jules_jax.agent import network
 from jules_jax.errors import Diverged, InputError
 from jules_jax.training import checkpoints, guard, loop, market, preparation, registry
 from jules_jax.training.monitor import EpisodeWindow, progress_line
+from tests.agent.collectives import collectives
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -193,6 +195,21 @@ def updated():
 def test_the_same_seed_trains_the_same_weights_bit_for_bit(updated):
     once, again, _ = updated
     jax.tree.map(np.testing.assert_array_equal, once, again)
+
+
+def test_devices_of_a_run_send_gradients_and_sums_and_nothing_else():
+    """The program that trains, with all that is gathered of its steps, lanes audited, too."""
+    settings = config.load(SETTINGS | {"devices": "2", "monitor.audit": "0.5"})
+    prepared = preparation.prepare(settings, lambda text: None)
+    found = collectives(prepared.learner._run_update.as_text())
+    minibatches = (settings.ppo.n_epochs * settings.ppo.num_minibatches,)
+    assert {each.kind for each in found} == {"all-reduce"}
+    assert {each.loops for each in found} == {(), minibatches}
+    sent = Counter()
+    for each in found:
+        sent[each.loops] += each.bytes // 4
+    assert sent[minibatches] == network.num_parameters(prepared.state.params) + 8 + 1
+    assert sent[()] < 500
 
 
 def test_devices_change_only_rounding(updated):

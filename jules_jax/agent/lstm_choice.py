@@ -42,21 +42,21 @@ def choose(settings: config.Config, device: jax.Device, lane_devices: int = 1) -
     """The implementation that `network.lstm_impl` asks for, on `lane_devices` like `device`.
 
     `auto` is the kernel where there is one for the device and the width, and where it agrees with
-    the scan on that very device. Raises `InputError` where a kernel that is asked for
-    cannot run.
+    the scan on that very device. Raises `InputError` where a kernel that is asked for is not.
     """
     asked = settings.network.lstm_impl
     if asked == "scan":
         return Choice("scan", "as asked for", lstm.sequence)
     obstacle = _obstacle(settings.network, device)
-    if asked == "fused":
-        if obstacle:
-            raise InputError(f"network.lstm_impl is fused and {obstacle}, expected auto or scan")
-        return Choice("fused", "as asked for", _kernel().sequence)
-    if obstacle:
-        return Choice("scan", obstacle, lstm.sequence)
     lanes = settings.num_envs // settings.ppo.num_minibatches // lane_devices
-    return _if_it_agrees(settings.network, device, lanes)
+    found = (
+        Choice("scan", obstacle, lstm.sequence)
+        if obstacle
+        else _if_it_agrees(settings.network, device, lanes)
+    )
+    if asked == "fused" and found.name == "scan":
+        raise InputError(f"network.lstm_impl is fused and {found.why}, expected auto or scan")
+    return found
 
 
 def _kernel() -> Any:

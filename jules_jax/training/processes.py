@@ -49,7 +49,7 @@ PARTING = 10
 LOST = 4
 """Exit status of a process that cannot go on without another."""
 LAUNCHERS = (
-    # what JAX calls it, the package it needs, how many processes there are, what else is to be there
+    # what JAX calls it, the package it needs, how many processes there are, what else is there
     ("slurm", "", "SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST")),
     ("ompi", "", "OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri",)),
     ("mpi4py", "mpi4py", "OMPI_COMM_WORLD_SIZE", ()),
