@@ -295,7 +295,9 @@ def test_every_path_of_training_draws_its_own_numbers():
     noise = np.asarray(numbers["noise_bp"])
     assert len(set(noise)) == len(noise) and (noise >= 1).all() and (noise < 9).all()
     for path, value in enumerate(noise[:2]):
-        all_alike = feed._generation(moving, KEY, jnp.int32(0), {"noise_bp": jnp.float32(value)})
+        all_alike = feed._generation(
+            moving, KEY, jnp.int32(0), jnp.int32(0), {"noise_bp": jnp.float32(value)}
+        )
         own = slice(path * moving.path_bars, (path + 1) * moving.path_bars)
         assert_same_market(rows[own], all_alike[own])
 
