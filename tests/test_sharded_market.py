@@ -73,7 +73,7 @@ def test_parts_and_one_market_differ_by_chance_alone() -> None:
     rewards = {}
     for sharded, preset in ((False, "easy"), (True, "easy"), (True, "null")):
         changes = course | {"market.sharded": str(sharded).lower(), "simulator.preset": preset}
-        own = config.load(config.read_yaml(str(place / "config.yaml")) | changes)
+        own = config.load(changes, file=place / "config.yaml")
         params = checkpoints.load_params(checkpoints.find(place), own)
         prepared = preparation.prepare(own, lambda text: None)
         state, total = dataclasses.replace(prepared.state, params=params), 0.0

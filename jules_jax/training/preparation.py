@@ -224,6 +224,7 @@ def prepare(
     key = jnp.stack(keys) if agents else _learner_key(settings.seed)
     state = learner.init(key, params)
     counted = learner.compile(state, params) + market.data.rows.nbytes
+    processes.everyones("ready")  # who is first in an exchange waits for the others 30 s only
     say(
         f"            XLA counts {counted / 2**20:,.0f} MiB for the compiled update\n"
         f"start-up    market {market_seconds:.1f} s, compilation {time.monotonic() - began:.1f} s"
