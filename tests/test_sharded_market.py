@@ -76,7 +76,7 @@ def test_parts_and_one_market_differ_by_chance_alone() -> None:
         own = config.load(changes, file=place / "config.yaml")
         params = checkpoints.load_params(checkpoints.find(place), own)
         prepared = preparation.prepare(own, lambda text: None)
-        state, total = dataclasses.replace(prepared.state, params=params), 0.0
+        state, total = preparation.with_weights(prepared.state, params), 0.0
         for _ in range(own.num_updates):
             state, metrics = prepared.learner.update(state, prepared.params)
             total += float(metrics["rollout/reward_sum"])

@@ -260,7 +260,7 @@ def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path 
     origin: dict[str, str] = {}
     if found:
         path, weights = found
-        prepared = dataclasses.replace(prepared, state=_with_weights(prepared.state, weights))
+        prepared = dataclasses.replace(prepared, state=with_weights(prepared.state, weights))
         origin = {"init_from": str(path)}
         say(f"weights     from {path}")
     _write_config(run, prepared)
@@ -277,7 +277,7 @@ def begin(settings: config.Config, run: RunDirectory, say: Say, init_from: Path 
     return prepared
 
 
-def _with_weights(state: TrainState, params: network.Params) -> TrainState:
+def with_weights(state: TrainState, params: network.Params) -> TrainState:
     """A new run's state with other weights, every member's where it is a population's."""
     weights = jax.tree.map(
         lambda new, old: spread(jnp.broadcast_to(new, old.shape), old.sharding),
