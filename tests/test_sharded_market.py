@@ -63,8 +63,9 @@ def test_every_device_has_its_part_now_and_after_the_next_generation(
 
 @pytest.mark.long
 def test_parts_and_one_market_differ_by_chance_alone() -> None:
-    """The shipped policy acts for an episode in each of 384 lanes. On `easy` it earns alike on a
-    market in parts and on one; on `null`, which shows that the test can tell, it does not."""
+    """The shipped policy acts for an episode in each of 384 lanes, among 384 paths in all. On `easy`
+    it earns alike on a market in parts and on one; on `null`, which shows that the test can tell,
+    it does not."""
     place = ROOT / "checkpoints" / "phase1_smoke"
     course = {
         "devices": str(PARTS), "n_epochs": "1", "learning_rate": "1e-9",
@@ -73,6 +74,7 @@ def test_parts_and_one_market_differ_by_chance_alone() -> None:
     rewards = {}
     for sharded, preset in ((False, "easy"), (True, "easy"), (True, "null")):
         changes = course | {"market.sharded": str(sharded).lower(), "simulator.preset": preset}
+        changes["paths"] = str(384 // PARTS if sharded else 384)
         own = config.load(changes, file=place / "config.yaml")
         params = checkpoints.load_params(checkpoints.find(place), own)
         prepared = preparation.prepare(own, lambda text: None)
