@@ -63,7 +63,7 @@ def test_every_device_has_its_part_now_and_after_the_next_generation(
 
 @pytest.mark.long
 def test_parts_and_one_market_differ_by_chance_alone() -> None:
-    """The shipped policy acts for an episode in each of 384 lanes, among 384 paths in all. On `easy`
+    """The shipped policy acts for an episode in each of 384 lanes, on 384 paths in all. On `easy`
     it earns alike on a market in parts and on one; on `null`, which shows that the test can tell,
     it does not."""
     place = ROOT / "checkpoints" / "phase1_smoke"
